@@ -1,0 +1,119 @@
+"""Shelfwise reads product photos and text and fills in the catalogue entry.
+
+The public names are loaded when they are first used, so ``import shelfwise`` imports neither torch
+nor anything else that is slow.
+"""
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shelfwise.bundle import Bundle, load
+    from shelfwise.catalog import Catalog
+    from shelfwise.data.clean import clean
+    from shelfwise.data.group import near_duplicates
+    from shelfwise.errors import ShelfwiseError
+    from shelfwise.evaluate import compare, evaluate
+    from shelfwise.findings import Finding, Findings
+    from shelfwise.fit import cross_fit, fit
+    from shelfwise.models.embed import embed
+    from shelfwise.predictions import Answers, Machine, Predictions
+    from shelfwise.recipes.neighbours import Neighbours
+    from shelfwise.recipes.probe import Probe
+    from shelfwise.registry import Spec, backbone, heads, loss, register
+    from shelfwise.report import Comparison, Report
+    from shelfwise.roles import Columns
+    from shelfwise.splits import Folds
+    from shelfwise.taxonomy import Choice, Number, Taxonomy
+
+_HOMES = {
+    "Answers": "predictions",
+    "Bundle": "bundle",
+    "Catalog": "catalog",
+    "Choice": "taxonomy",
+    "Columns": "roles",
+    "Comparison": "report",
+    "Finding": "findings",
+    "Findings": "findings",
+    "Folds": "splits",
+    "Machine": "predictions",
+    "Neighbours": "recipes.neighbours",
+    "Number": "taxonomy",
+    "Predictions": "predictions",
+    "Probe": "recipes.probe",
+    "Report": "report",
+    "ShelfwiseError": "errors",
+    "Spec": "registry",
+    "Taxonomy": "taxonomy",
+    "backbone": "registry",
+    "clean": "data.clean",
+    "compare": "evaluate",
+    "cross_fit": "fit",
+    "embed": "models.embed",
+    "evaluate": "evaluate",
+    "fit": "fit",
+    "heads": "registry",
+    "load": "bundle",
+    "loss": "registry",
+    "near_duplicates": "data.group",
+    "register": "registry",
+}
+
+__all__ = [
+    "Answers",
+    "Bundle",
+    "Catalog",
+    "Choice",
+    "Columns",
+    "Comparison",
+    "Finding",
+    "Findings",
+    "Folds",
+    "Machine",
+    "Neighbours",
+    "Number",
+    "Predictions",
+    "Probe",
+    "Report",
+    "ShelfwiseError",
+    "Spec",
+    "Taxonomy",
+    "backbone",
+    "clean",
+    "compare",
+    "cross_fit",
+    "embed",
+    "evaluate",
+    "fit",
+    "heads",
+    "load",
+    "loss",
+    "near_duplicates",
+    "register",
+]
+
+
+class _Package(ModuleType):
+    """The package, whose ``fit`` and ``evaluate`` stay functions when the modules of those names are imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, ModuleType) and _HOMES.get(name) == name:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'shelfwise' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"shelfwise.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,165 @@
+"""Layouts: Answers to a table in the layout the training table came in, and back.
+
+It knows the two layouts (named columns, and the challenge's ``attr_1..attr_N``) and nothing of models.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from shelfwise.catalog import Catalog
+from shelfwise.errors import PredictionError, UsageError
+from shelfwise.files import write_text
+from shelfwise.predictions import AnswerBlock, Answers, RowError, check_rows
+from shelfwise.roles import Layout
+from shelfwise.tables import write_frame
+
+
+def attribute_column(layout: Layout, position: int, name: str) -> str:
+    """Return the column of a category's Choice attribute, given its position and name."""
+    return layout.columns[position] if layout.kind == "challenge" else name
+
+
+def answer_frame(
+    answers: Answers, layout: Layout, *, filler: str | None = None, explain: bool = False
+) -> pl.DataFrame:
+    """Lay answers out, one row per input row, in input order.
+
+    Args:
+        answers: what to lay out.
+        layout: of the training table.
+        filler: what unused and unanswered cells hold; by default the layout's own.
+        explain: add ``.state``, ``.probability`` and ``.runner_up`` after each attribute column.
+
+    Returns:
+        ``id, Category, len, attr_1..attr_N`` in challenge layout; id, category, then every attribute and
+        number column in named layout.
+    """
+    n = len(answers)
+    empty = layout.filler if filler is None else filler
+    category: list[str | None] = list(answers.categories) if answers.categories else [None] * n
+    lengths = np.zeros(n, dtype=np.int64)
+    values: dict[str, list[str | None]] = {name: [empty or None] * n for name in layout.columns}
+    states: dict[str, list[str]] = {name: [""] * n for name in layout.columns}
+    probability = {name: np.full(n, np.nan, dtype=np.float32) for name in layout.columns}
+    runner_up: dict[str, list[str | None]] = {name: [None] * n for name in layout.columns}
+    for row in answers.errors:
+        name = category[row]
+        if name in answers.taxonomy.category_codes:
+            lengths[row] = len(answers.taxonomy.choices(name))
+            for position, choice in enumerate(answers.taxonomy.choices(name)):
+                states[attribute_column(layout, position, choice.name)][row] = "error"
+    for block in answers.blocks:
+        choices = answers.taxonomy.choices(block.category)
+        lengths[block.rows] = len(choices)
+        for row in block.rows.tolist():
+            category[row] = block.category
+        for position, choice in enumerate(choices):
+            column = attribute_column(layout, position, choice.name)
+            names = [*choice.values, None]
+            for at, row in enumerate(block.rows.tolist()):
+                code = block.codes[at, position]
+                p = block.probability[at, position]
+                states[column][row] = "unsure" if code < 0 else "stated" if np.isnan(p) else "answered"
+                runner_up[column][row] = names[block.runner_up[at, position]]
+                if code >= 0:
+                    values[column][row] = choice.values[code]
+            probability[column][block.rows] = block.probability[:, position]
+    data: dict[str, Any] = {layout.id: list(answers.ids)}
+    if layout.category:
+        data[layout.category] = category
+    if layout.kind == "challenge":
+        data["len"] = lengths
+    for name in layout.columns:
+        data[name] = pl.Series(values[name], dtype=pl.String)
+        if explain:
+            data[f"{name}.state"] = states[name]
+            data[f"{name}.probability"] = pl.Series(probability[name]).fill_nan(None)
+            data[f"{name}.runner_up"] = pl.Series(runner_up[name], dtype=pl.String)
+    return pl.DataFrame(data)
+
+
+def write_answers(
+    answers: Answers, path: str | Path, layout: Layout, *, filler: str | None = None, explain: bool = False
+) -> None:
+    """Write answers to ``.csv`` or ``.parquet``, and beside it ``<stem>.errors.csv``.
+
+    Parquet carries states, probabilities and runners-up always, CSV with ``explain``. Where stated cells
+    were copied, ``<stem>.stated.json`` says so, and ``read_answers`` refuses the file.
+
+    Raises:
+        UsageError: another ending.
+    """
+    path = Path(path)
+    frame = answer_frame(answers, layout, filler=filler, explain=explain or path.suffix == ".parquet")
+    write_frame(frame, path)
+    write_frame(answers.error_frame(), path.with_suffix(".errors.csv"), escape=("id", "error"))
+    mark = path.with_suffix(".stated.json")
+    if answers.stated:
+        write_text(mark, json.dumps({"file": path.name, "stated_cells_copied": True}) + "\n")
+    else:
+        mark.unlink(missing_ok=True)
+
+
+def read_answers(path: str | Path, catalog: Catalog) -> Answers:
+    """Read answers laid out as ``write_answers`` does, to score them on a catalogue.
+
+    The rows are joined by id, so both sides need unique ids when their order differs.
+
+    Args:
+        path: the answers.
+        catalog: the products with the truth; its taxonomy gives the values their codes. A value it does
+            not have counts as a wrong answer.
+
+    Raises:
+        PredictionError: ids that do not match, or stated cells that were copied into the answers.
+    """
+    path = Path(path)
+    if path.with_suffix(".stated.json").exists():
+        raise PredictionError(
+            f"{path}: stated cells were copied into it (--keep-stated), so it cannot be scored"
+        )
+    schema = catalog.schema
+    given = Catalog.read(
+        path, schema=replace(schema, missing=(*schema.missing, schema.layout.filler)), images=path.parent
+    )
+    at = _joined(given, catalog, str(path))
+    blocks = []
+    for category in catalog.present:
+        rows = catalog.rows(category)
+        codes = np.full((len(rows), len(catalog.taxonomy.choices(category))), -1, dtype=np.int32)
+        given_rows = given.rows(category)
+        where = np.full(len(given), -1, dtype=np.int64)
+        where[given_rows] = np.arange(len(given_rows))
+        found = where[at[rows]]
+        codes[found >= 0] = given.labels(category)[found[found >= 0]]
+        blocks.append(
+            AnswerBlock(
+                category, rows, codes, np.where(codes >= 0, 1, 0).astype(np.float32), np.full_like(codes, -1)
+            )
+        )
+    lost = np.flatnonzero(catalog.category < 0).tolist()
+    errors: Mapping[int, RowError] = {
+        row: RowError("category", "the product has no known category") for row in lost
+    }
+    return Answers(catalog.taxonomy, catalog.ids, tuple(blocks), errors)
+
+
+def _joined(given: Catalog, catalog: Catalog, source: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+    if given.ids == catalog.ids:
+        return np.arange(len(catalog), dtype=np.int64)
+    for side in (given, catalog):
+        if len(set(side.ids)) != len(side):
+            raise PredictionError(f"{side.source}: an id stands there twice, so rows cannot be joined by id")
+    where = {id_: position for position, id_ in enumerate(given.ids)}
+    if set(where) != set(catalog.ids):
+        check_rows(given.ids, catalog)
+    try:
+        return np.array([where[id_] for id_ in catalog.ids], dtype=np.int64)
+    except KeyError as error:
+        raise UsageError(f"{source}: the id {error} is not there") from error

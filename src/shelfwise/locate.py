@@ -1,0 +1,134 @@
+"""Where each product's picture lies: by column or by id, never outside the image folder.
+
+It opens no picture. A path is taken under the folder, then by its file name there; an id is looked
+up as ``<id>.<ending>``, then by number whatever the zero-padding. Every result is resolved, links
+included, and must still lie inside the folder.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from shelfwise.errors import CatalogError, ImageError
+from shelfwise.roles import IMAGE_ENDINGS
+
+
+class ImageFolder:
+    """The files of one image folder, listed once.
+
+    Attributes:
+        root: the resolved folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise CatalogError(
+                f"the image folder {root} " + ("is not a folder" if root.exists() else "is not there")
+            )
+        self.root = root.resolve()
+        self._names: dict[str, str] = {}
+        self._stems: dict[str, str] = {}
+        self._numbers: dict[int, str | None] = {}
+        with os.scandir(self.root) as entries:
+            names = sorted(entry.name for entry in entries)
+        for name in names:
+            self._names[name] = name
+            stem, ending = os.path.splitext(name)
+            if ending.lower() not in IMAGE_ENDINGS:
+                continue
+            self._stems.setdefault(stem, name)
+            if stem.isascii() and stem.isdigit():
+                number = int(stem)
+                self._numbers[number] = name if number not in self._numbers else None
+
+    def by_path(self, text: str) -> Path:
+        """Return the file a cell names.
+
+        Raises:
+            ImageError: ``outside`` for a path that leaves the folder, ``missing`` for none there.
+        """
+        if "\x00" in text:
+            raise ImageError("missing", f"the image path {text!r} holds a NUL byte")
+        given = Path(text.replace("\\", "/") if "\\" in text and "/" not in text else text)
+        if given.is_absolute():
+            inside = self._inside(given)
+            if inside is not None and inside.exists():
+                return inside
+            raise ImageError("outside", f"the image path {text!r} is absolute and outside the image folder")
+        whole = self._inside(self.root / given)
+        if whole is None:
+            raise ImageError("outside", f"the image path {text!r} leads outside the image folder")
+        if os.path.lexists(whole):
+            return whole
+        if given.name in self._names:
+            by_name = self._inside(self.root / given.name)
+            if by_name is None:
+                raise ImageError(
+                    "outside", f"the image {given.name!r} is a link that leads outside the image folder"
+                )
+            return by_name
+        raise ImageError("missing", f"there is no image {text!r} in the image folder")
+
+    def by_id(self, id_: str) -> Path:
+        """Return the file that is called as the product.
+
+        Raises:
+            ImageError: ``missing`` for none, or several that differ in zero-padding only; ``outside`` for a link
+                that leaves the folder.
+        """
+        name = self._stems.get(id_)
+        if name is None and id_.isascii() and id_.isdigit():
+            number = int(id_)
+            if number in self._numbers:
+                name = self._numbers[number]
+                if name is None:
+                    raise ImageError(
+                        "missing", f"several images are numbered {number} with different zero-padding"
+                    )
+        if name is None:
+            raise ImageError("missing", f"there is no image called {id_!r} in the image folder")
+        path = self._inside(self.root / name)
+        if path is None:
+            raise ImageError("outside", f"the image {name!r} is a link that leads outside the image folder")
+        return path
+
+    def _inside(self, path: Path) -> Path | None:
+        try:
+            resolved = Path(os.path.realpath(path))
+        except (OSError, ValueError):
+            return None
+        return resolved if resolved.is_relative_to(self.root) else None
+
+
+def locate_images(
+    cells: Sequence[str | None] | None, ids: Sequence[str], root: Path
+) -> tuple[tuple[Path | None, ...], Mapping[int, ImageError]]:
+    """Find the picture of every product.
+
+    Args:
+        cells: the image column, or ``None`` to go by id.
+        ids: the products' ids.
+        root: the image folder.
+
+    Returns:
+        One resolved path per product, ``None`` where there is an error; the errors by row position.
+
+    Raises:
+        CatalogError: the folder is not there.
+    """
+    folder = ImageFolder(root)
+    paths: list[Path | None] = []
+    errors: dict[int, ImageError] = {}
+    for position, id_ in enumerate(ids):
+        cell = cells[position] if cells is not None else None
+        try:
+            if cells is None:
+                paths.append(folder.by_id(id_))
+            elif cell is None or not cell.strip():
+                raise ImageError("missing", "no image is named")
+            else:
+                paths.append(folder.by_path(cell.strip()))
+        except ImageError as error:
+            paths.append(None)
+            errors[position] = error
+    return tuple(paths), errors

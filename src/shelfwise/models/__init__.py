@@ -1,0 +1,1 @@
+"""Backbones, engines, heads, losses and embeddings."""

@@ -1,0 +1,155 @@
+"""The torch modules of the backbones: uint8 pictures in, float32 features out.
+
+It knows nothing of where weights come from. Importing it imports torch, so only functions do.
+
+Legend: B pictures, H height, W width, C channels, D features.
+"""
+
+import contextlib
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_DEPTH = re.compile(r"^(?:.*\.)?(?:blocks|resblocks|layers?|stages)\.?\d+(?:\.blocks\.\d+|\.\d+(?=\.))?")
+
+
+class Tower(nn.Module):
+    """A feature network behind its own normalisation.
+
+    Attributes:
+        net: the network, normalised float pictures [B, 3, H, W] to features.
+        levels: ``last``, or ``all`` to put the global averages of every stage's end before the features.
+        flip: average the features of the picture and of its mirror image.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        net: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        levels: str = "last",
+        flip: bool = False,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.levels = levels
+        self.flip = flip
+        self.register_buffer("shift", 255.0 * torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale", 255.0 * torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images_BHWC: Tensor) -> Tensor:
+        """Return features float32 [B, D] of uint8 RGB pictures [B, H, W, 3]."""
+        x_BCHW = (images_BHWC.permute(0, 3, 1, 2).float() - self.shift) / self.scale
+        features_BD = self._features(x_BCHW)
+        if self.flip:
+            features_BD = (features_BD + self._features(x_BCHW.flip(3))) / 2
+        return features_BD.float()
+
+    def _features(self, x_BCHW: Tensor) -> Tensor:
+        if self.levels == "last":
+            return _tensor(self.net(x_BCHW))
+        net: Any = self.net
+        final_BCHW, stages = net.forward_intermediates(x_BCHW)
+        if stages[-1] is final_BCHW:
+            stages = stages[:-1]
+        pooled = [stage_BCHW.mean((2, 3)) for stage_BCHW in stages]
+        return torch.cat([*pooled, _tensor(net.forward_head(final_BCHW, pre_logits=True))], dim=1)
+
+
+def _tensor(value: Any) -> Tensor:
+    if not isinstance(value, Tensor) or value.ndim != 2:
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"a backbone gives features [B, D], this network gives {shape}")
+    return value
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread on the calling thread: the same sums in the same order, and no waiting."""
+    before = torch.get_num_threads()
+    if before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def family(module: nn.Module) -> str:
+    """Return ``transformer`` for a network with attention layers (pooling aside), else ``conv``."""
+    for part in module.modules():
+        name = type(part).__name__.lower()
+        if "attention" in name and "pool" not in name:
+            return "transformer"
+    return "conv"
+
+
+def layer_groups(tower: nn.Module) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return the parameter names in groups from the stem to the last layer; each is in one group.
+
+    A timm network says itself which parameters belong together (``group_matcher``); in others a group is
+    a numbered block, what comes before the first one is ``stem``, and what comes after joins the last.
+    """
+    names = [name for name, _ in tower.named_parameters()]
+    depth = _timm_depth(tower)
+    if depth is None:
+        depth = _numbered_depth(names)
+    grouped: dict[int, list[str]] = {}
+    for name in names:
+        grouped.setdefault(depth[name], []).append(name)
+    return tuple(
+        ("stem" if place == 0 else _title(grouped[key]), tuple(grouped[key]))
+        for place, key in enumerate(sorted(grouped))
+    )
+
+
+def _timm_depth(tower: nn.Module) -> dict[str, int] | None:
+    """Return the depth of every parameter by timm's own grouping, ``None`` where there is none."""
+    for prefix, part in tower.named_modules():
+        if hasattr(part, "group_matcher"):
+            from timm.models import group_parameters
+
+            found = group_parameters(part, part.group_matcher(coarse=False), reverse=True)
+            depth = {f"{prefix}.{name}" if prefix else name: int(level) for name, level in found.items()}
+            last = max(depth.values(), default=0)
+            return {name: depth.get(name, last) for name, _ in tower.named_parameters()}
+    return None
+
+
+def _numbered_depth(names: Sequence[str]) -> dict[str, int]:
+    blocks: dict[str, int] = {}
+    depth: dict[str, int] = {}
+    for name in names:
+        found = _DEPTH.match(name)
+        if found:
+            depth[name] = blocks.setdefault(found.group(), len(blocks) + 1)
+    for name in names:
+        late = "post" in name or "proj" in name.split(".")[-1] or "head" in name or "pool" in name
+        depth.setdefault(name, len(blocks) if late else 0)
+    return depth
+
+
+def _title(names: Sequence[str]) -> str:
+    """Return the dotted part that most names of a group begin with."""
+    found = _DEPTH.match(names[0])
+    return found.group() if found else names[0].rsplit(".", 1)[0]
+
+
+def digest_weights(module: nn.Module) -> str:
+    """Return the SHA-256 over names, types, shapes and bytes of all weights and buffers, in name order."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        flat = value.detach().cpu().contiguous()
+        digest.update(f"{name} {flat.dtype} {tuple(flat.shape)}\n".encode())
+        digest.update(flat.view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

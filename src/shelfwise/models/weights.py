@@ -1,0 +1,138 @@
+"""Weight files: read tensors from a local file, or fetch a published set when asked to.
+
+It knows no architecture. Files are ``.safetensors``, or torch files read with ``weights_only=True``;
+nothing that could run code is ever unpickled.
+"""
+
+import os
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from shelfwise.errors import UsageError, listing
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+T = TypeVar("T")
+ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
+
+
+def local_file(weights: object) -> Path | None:
+    """Return the path where ``weights`` names a local file, ``None`` where it is a published tag.
+
+    Raises:
+        UsageError: it looks like a file, and there is none.
+    """
+    if not isinstance(weights, str):
+        return None
+    path = Path(weights).expanduser()
+    if path.is_file():
+        return path
+    if weights.endswith(ENDINGS) or os.sep in weights:
+        raise UsageError(f"there is no weights file {weights!r} (read from {Path.cwd()})")
+    return None
+
+
+def read_tensors(path: Path, prefix: str = "") -> "dict[str, Tensor]":
+    """Return the tensors of a file whose names begin with ``prefix``, the prefix taken off.
+
+    A ``state_dict`` entry and a leading ``module.`` (left by data-parallel training) are looked through.
+    Tensors outside the prefix are not read from a ``.safetensors`` file at all.
+
+    Raises:
+        UsageError: the file is no file of tensors, or has none under the prefix.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                found = {name: file.get_tensor(name) for name in file.keys() if _inside(name, prefix)}  # noqa: SIM118
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            found = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, OSError) as error:
+        said = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise UsageError(f"{path} is no file of tensors (.safetensors or .pth): {said}") from error
+    tensors = {
+        name.removeprefix("module.").removeprefix(prefix): value
+        for name, value in found.items()
+        if isinstance(value, torch.Tensor) and _inside(name, prefix)
+    }
+    if not tensors:
+        where = f" whose names begin with {prefix!r}" if prefix else ""
+        raise UsageError(f"{path} holds no tensors{where}")
+    return tensors
+
+
+def _inside(name: str, prefix: str) -> bool:
+    return name.removeprefix("module.").startswith(prefix)
+
+
+def load_by_name(module: "nn.Module", tensors: "Mapping[str, Tensor]", source: object) -> None:
+    """Load tensors by name; every name and shape must fit.
+
+    Raises:
+        UsageError: names are missing or left over, or shapes differ.
+    """
+    own = module.state_dict()
+    missing = [name for name in own if name not in tensors]
+    extra = [name for name in tensors if name not in own]
+    other = [name for name in own if name in tensors and own[name].shape != tensors[name].shape]
+    if missing or extra or other:
+        parts = [
+            f"{what}: {listing(names, 3)}"
+            for what, names in (("missing", missing), ("not in the model", extra), ("another shape", other))
+            if names
+        ]
+        raise UsageError(f"the weights {source} do not fit the model; {'; '.join(parts)}")
+    module.load_state_dict(dict(tensors), strict=True)
+
+
+def load_in_order(module: "nn.Module", tensors: "Mapping[str, Tensor]", source: object) -> None:
+    """Load tensors by position, for files that name the same layers in the same order differently.
+
+    Raises:
+        UsageError: the numbers of tensors differ, or the shapes or types at a position.
+    """
+    own = module.state_dict()
+    if len(own) != len(tensors):
+        raise UsageError(f"{source} has {len(tensors)} tensors, the model {len(own)}")
+    for (name, mine), (theirs, value) in zip(own.items(), tensors.items(), strict=True):
+        if mine.shape != value.shape or mine.dtype != value.dtype or _last(name) != _last(theirs):
+            raise UsageError(f"{source}: {theirs!r} {value.shape} does not fit {name!r} {mine.shape}")
+    load_by_name(module, dict(zip(own, tensors.values(), strict=True)), source)
+
+
+def _last(name: str) -> str:
+    return name.rsplit(".", 1)[-1]
+
+
+def fetch(what: str, download: Callable[[], T]) -> T:
+    """Run a download of a published set; say how to go on without a network when it fails.
+
+    Raises:
+        UsageError: it cannot be fetched, or there is no such set.
+    """
+    try:
+        return download()
+    except (OSError, RuntimeError, ValueError, _network_error()) as error:
+        said = " ".join(str(error).split())[:160]
+        raise UsageError(
+            f"cannot fetch the weights {what}: {said} Without a network, give a local file instead: "
+            f'weights = "path/to/weights.safetensors" (or .pth).'
+        ) from error
+
+
+def _network_error() -> type[Exception]:
+    """Return the class of network errors that the hub client lets through."""
+    try:
+        from huggingface_hub.errors import HfHubHTTPError
+    except ImportError:
+        return OSError
+    found: Any = HfHubHTTPError
+    return next((kind for kind in found.__mro__ if kind.__name__ == "HTTPError"), found)  # type: ignore[no-any-return]

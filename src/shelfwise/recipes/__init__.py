@@ -1,0 +1,1 @@
+"""One file, one way to turn a Catalog into a Predictor."""

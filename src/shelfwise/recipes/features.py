@@ -1,0 +1,124 @@
+"""Features: the vectors of a catalogue's pictures, each computed once.
+
+It knows embeddings and catalogues, not labels. Legend: N products, D features.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shelfwise.catalog import Catalog
+from shelfwise.errors import ImageError, PredictionError
+from shelfwise.files import cache_directory
+from shelfwise.models.embed import embed
+from shelfwise.models.engines import EngineRecord
+from shelfwise.predictions import Machine
+from shelfwise.registry import Spec
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Vectors row by row.
+
+    Attributes:
+        vectors: float32 [N, D], NaN where there is none.
+        errors: row position to why there is none.
+        record: the engine that computed them.
+        fingerprint: of the backbone; vectors of another one mean nothing to a predictor.
+        space: equal for vectors that are the same to the last bit.
+    """
+
+    vectors: npt.NDArray[np.float32]
+    errors: Mapping[int, ImageError]
+    record: EngineRecord
+    fingerprint: str
+    space: str
+
+    def identity(self) -> dict[str, str]:
+        """What a predictor keeps about the vectors it was learnt from."""
+        return {"fingerprint": self.fingerprint, "space": self.space, "engine": str(self.record)}
+
+
+def check_features(learnt_on: Mapping[str, str], given: Features) -> tuple[str, ...]:
+    """Compare the vectors a predictor was learnt from with those it is given.
+
+    Returns:
+        A note where another engine computed them; its parity with the reference is part of the note.
+
+    Raises:
+        PredictionError: they are of another backbone.
+    """
+    if learnt_on["fingerprint"] != given.fingerprint:
+        raise PredictionError(
+            "the backbone is not the one this predictor was learnt with: its weights, options or preprocess "
+            f"differ (fingerprint {given.fingerprint[:12]} against {learnt_on['fingerprint'][:12]})"
+        )
+    if learnt_on["space"] == given.space:
+        return ()
+    return (f"vectors computed by {given.record}; the bundle was learnt on {learnt_on['engine']}",)
+
+
+@dataclass(eq=False)
+class _Remembered:
+    """What a catalogue's memo keeps of one backbone."""
+
+    rows: dict[Any, int]
+    found: Features
+
+
+def features(catalog: Catalog, backbone: Spec, machine: Machine) -> Features:
+    """Return the vectors of a catalogue's pictures; what its memo has is not read again."""
+
+    def fresh(part: Catalog) -> Features:
+        found = embed(
+            part,
+            backbone,
+            cache=cache_directory(machine.cache),
+            engine=machine.engine,
+            device=machine.device,
+            jobs=machine.jobs,
+            progress=machine.progress,
+        )
+        return Features(found.vectors, found.errors, found.record, found.fingerprint, found.space)
+
+    if catalog.memo is None:
+        return fresh(catalog)
+    key = ("features", backbone, machine.engine, machine.device)
+    kept: _Remembered | None = catalog.memo.get(key)
+    new = [
+        i
+        for i, path in enumerate(catalog.images)
+        if path is not None and (kept is None or path not in kept.rows)
+    ]
+    if kept is None or new:
+        found = fresh(catalog.select(new))
+        start = len(kept.rows) if kept is not None else 0
+        rows = dict(kept.rows) if kept is not None else {}
+        distinct: list[int] = []
+        for position, row in enumerate(new):
+            path = catalog.images[row]
+            if path not in rows:
+                rows[path] = start + len(distinct)
+                distinct.append(position)
+        vectors, errors = (
+            found.vectors[distinct],
+            {
+                start + at: found.errors[position]
+                for at, position in enumerate(distinct)
+                if position in found.errors
+            },
+        )
+        if kept is not None:
+            vectors, errors = np.concatenate([kept.found.vectors, vectors]), {**kept.found.errors, **errors}
+        kept = _Remembered(rows, replace(found, vectors=vectors, errors=errors))
+        catalog.memo[key] = kept
+    where = [kept.rows.get(path, -1) if path is not None else -1 for path in catalog.images]
+    vectors_ND = np.full((len(catalog), kept.found.vectors.shape[1]), np.nan, dtype=np.float32)
+    at_N = np.array(where, dtype=np.int64)
+    vectors_ND[at_N >= 0] = kept.found.vectors[at_N[at_N >= 0]]
+    wrong = {row: kept.found.errors[at] for row, at in enumerate(where) if at in kept.found.errors}
+    wrong |= dict(catalog.image_errors)
+    return replace(kept.found, vectors=vectors_ND, errors=wrong)

@@ -1,0 +1,399 @@
+"""Report and Comparison: scores with intervals, as text, table, JSON and frame.
+
+It does not know how a score is computed. A report is a list of flat lines, one number each, so that it
+grows by adding lines; what a reader sees first is drawn from them.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import polars as pl
+
+from shelfwise.errors import ShelfwiseError, UsageError, listing
+from shelfwise.plaintext import plain, rich_table, show, text_table, write_result
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+FORMAT = 1
+NAN = float("nan")
+#: Categories that the printed text shows; JSON, CSV and Parquet hold all of them.
+MOST_CATEGORIES = 40
+#: Values that the printed text lists as the weakest, and the cells a value needs to be listed.
+MOST_VALUES, ENOUGH_CELLS = 10, 20
+#: Value frequencies: the upper edge of a value's share of its attribute's labels, and the name.
+FREQUENCIES = ((0.05, "rare"), (0.20, "medium"), (1.0, "frequent"))
+_SCHEMA = {
+    "level": pl.String,
+    "category": pl.String,
+    "attribute": pl.String,
+    "value": pl.String,
+    "metric": pl.String,
+    "score": pl.Float64,
+    "low": pl.Float64,
+    "high": pl.Float64,
+    "support": pl.Int64,
+}
+_NUMBERS = ("score", "low", "high")
+
+
+class Line(NamedTuple):
+    """One number of a report.
+
+    Attributes:
+        level: ``overall``, ``category``, ``attribute``, ``value`` or ``frequency``.
+        category: of the levels category, attribute and value.
+        attribute: of the levels attribute and value.
+        value: of the level value; ``rare``, ``medium`` or ``frequent`` of the level frequency.
+        metric: what was measured.
+        score: the number; NaN where there is nothing to score.
+        low: lower end of its interval, NaN where it has none.
+        high: upper end.
+        support: labelled cells behind it (rows for ``rows_right``).
+    """
+
+    level: str
+    category: str | None
+    attribute: str | None
+    value: str | None
+    metric: str
+    score: float
+    low: float = NAN
+    high: float = NAN
+    support: int = 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """The scores of one set of predictions on one catalogue.
+
+    Attributes:
+        metric: the metric that the overall score is the mean of.
+        lines: all the numbers.
+        rows: catalogue rows that were scored.
+        errors: those of them that got no answer because of an error.
+        groups: groups that the bootstrap drew from.
+        bootstrap: its replicates; 0 = no intervals.
+        seed: its seed.
+        answered_only: whether cells without an answer were left out instead of counted as wrong.
+        notes: sentences for the reader.
+    """
+
+    metric: str
+    lines: tuple[Line, ...]
+    rows: int
+    errors: int = 0
+    groups: int = 0
+    bootstrap: int = 0
+    seed: int = 0
+    answered_only: bool = False
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def _found(self) -> Mapping[tuple[str | None, ...], Line]:
+        return {line[:5]: line for line in self.lines}
+
+    def line(
+        self,
+        metric: str | None = None,
+        category: str | None = None,
+        attribute: str | None = None,
+        value: str | None = None,
+    ) -> Line:
+        """Return one number; a score of NaN where the report does not have it.
+
+        Args:
+            metric: by default the report's own.
+            category: None for the overall number.
+            attribute: None for the whole category.
+            value: of the attribute; without category and attribute ``rare``, ``medium`` or ``frequent``.
+        """
+        level = "attribute" if attribute is not None else "category" if category is not None else "overall"
+        if value is not None:
+            level = "value" if category is not None else "frequency"
+        key = (level, category, attribute, value, metric or self.metric)
+        return self._found.get(key, Line(*key, NAN))
+
+    def of(self, level: str, metric: str | None = None) -> list[Line]:
+        """Return the lines of one level and metric (the report's own by default), in order."""
+        return [line for line in self.lines if line.level == level and line.metric == (metric or self.metric)]
+
+    @property
+    def score(self) -> float:
+        """The overall score."""
+        return self.line().score
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Its 95 % interval."""
+        return self.line().low, self.line().high
+
+    def with_notes(self, *notes: str) -> "Report":
+        """Return the report with sentences added."""
+        return replace(self, notes=(*self.notes, *notes))
+
+    def frame(self) -> pl.DataFrame:
+        """Return one row per number: level, category, attribute, value, metric, score, low, high, support."""
+        frame = pl.DataFrame(list(self.lines), schema=_SCHEMA, orient="row")
+        return frame.with_columns(pl.col(*_NUMBERS).fill_nan(None))
+
+    def to_json(self) -> str:
+        """Return the report as JSON text; the inverse of ``from_json``."""
+        data = {
+            "format": FORMAT,
+            **{
+                name: getattr(self, name)
+                for name in self.__dataclass_fields__
+                if name not in ("lines", "notes")
+            },
+            "notes": list(self.notes),
+            "columns": list(Line._fields),
+            "lines": [[plain(cell) for cell in line] for line in self.lines],
+        }
+        return json.dumps(data, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Report":
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            ShelfwiseError: not a report, or of another format.
+        """
+        try:
+            data = json.loads(text)
+            if data.pop("format") != FORMAT or tuple(data.pop("columns")) != Line._fields:
+                raise ShelfwiseError(f"not a report of format {FORMAT}")
+            lines = tuple(
+                Line._make([*cells[:5], *(NAN if cell is None else cell for cell in cells[5:8]), cells[8]])
+                for cells in data.pop("lines")
+            )
+            return cls(lines=lines, notes=tuple(data.pop("notes")), **data)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ShelfwiseError(f"not a report: {type(error).__name__}: {error}") from error
+
+    def write(self, path: str | Path) -> None:
+        """Write to ``.json``, ``.parquet``, ``.csv`` or ``.txt``; a UsageError for another ending."""
+        write_result(path, self.frame(), self.to_json(), str(self))
+
+    def table(self) -> "Table":
+        """Return the scores per category and attribute as a rich table."""
+        return rich_table(*self._attribute_rows())
+
+    def _attribute_rows(self) -> tuple[list[str], list[list[str]]]:
+        others = []
+        for name in ("micro_f1", "macro_f1", "majority", "coverage", "ece"):
+            found = {line.score for line in self.of("attribute", name)}
+            if name != self.metric and not (name == "coverage" and found <= {1.0}):
+                others += [name] if any(map(math.isfinite, found)) else []
+        rows = []
+        categories = sorted(self.of("category"), key=lambda line: -line.support)
+        attributes: dict[str | None, list[Line]] = {}
+        for line in self.of("attribute"):
+            attributes.setdefault(line.category, []).append(line)
+        for line in categories[:MOST_CATEGORIES]:
+            for each in (line, *attributes.get(line.category, [])):
+                name = f"  {each.attribute}" if each.attribute is not None else str(each.category)
+                rest = [show(self.line(other, each.category, each.attribute).score) for other in others]
+                rows.append([name, f"{each.support:,}", show(each.score), show_interval(each), *rest])
+        return ["category / attribute", "labels", self.metric, "95 % interval", *others], rows
+
+    def __str__(self) -> str:
+        drawn = f"{self.bootstrap:,} bootstrap replicates of {self.groups:,} groups"
+        parts = [
+            f"{self.metric} {show(self.score)} {show_interval(self.line())}".removesuffix(" -")
+            + f"   {self.rows:,} products, {self.errors:,} with errors"
+            + (f", 95 % interval from {drawn}" if self.bootstrap else ""),
+            self._summary(),
+            text_table(*self._attribute_rows()),
+        ]
+        hidden = len(self.of("category")) - MOST_CATEGORIES
+        if hidden > 0:
+            parts.append(f"... and {hidden:,} smaller categories, all in the JSON, CSV and Parquet reports")
+        parts += [self._frequency_text(), self._weakest_text()]
+        parts += [f"Note: {note}" for note in self.notes]
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+    def _summary(self) -> str:
+        names = {
+            "majority": f"always the most frequent value ({self.metric})",
+            "harmonic_f1": "harmonic F1",
+            "micro_f1": "micro-F1",
+            "macro_f1": "macro-F1",
+            "weighted_f1": "weighted F1",
+            "cells_right": "cells right, of all labelled cells",
+            "rows_right": "products with every labelled attribute right",
+            "coverage": "cells answered",
+            "log_loss": "log loss (nats)",
+            "ece": "expected calibration error",
+        }
+        rows = [
+            [text, show(line.score), show_interval(line)]
+            for name, text in names.items()
+            if name != self.metric and not math.isnan((line := self.line(name)).score)
+        ]
+        return text_table(["overall", "", "95 % interval"], rows) if rows else ""
+
+    def _frequency_text(self) -> str:
+        rows, under = [], 0.0
+        for edge, name in FREQUENCIES:
+            f1, recall = self.line("f1", value=name), self.line("recall", value=name)
+            share = f"{name} ({under:.0%} to {edge:.0%} of the labels)"
+            values = self.line("values", value=name).score
+            if values > 0:
+                rows.append([share, f"{values:,.0f}", f"{f1.support:,}", show(f1.score), show(recall.score)])
+            under = edge
+        return (
+            text_table(["values by frequency", "values", "labels", "mean F1", "recall"], rows) if rows else ""
+        )
+
+    def _weakest_text(self) -> str:
+        lines = [line for line in self.of("value", "f1") if line.support >= ENOUGH_CELLS]
+        rows = [
+            [
+                f"{line.category} / {line.attribute} / {line.value}",
+                f"{line.support:,}",
+                *(show(self.line(name, *line[1:4]).score) for name in ("precision", "recall", "f1")),
+            ]
+            for line in sorted(lines, key=lambda line: line.score)[:MOST_VALUES]
+        ]
+        head = [f"weakest values of {ENOUGH_CELLS} labels or more", "labels", "precision", "recall", "F1"]
+        return text_table(head, rows) if rows else ""
+
+
+class Difference(NamedTuple):
+    """How one set of predictions differs from the first, for all, a category or an attribute.
+
+    Attributes:
+        level: ``overall``, ``category`` or ``attribute``.
+        category: of the levels category and attribute.
+        attribute: of the level attribute.
+        name: the predictions compared.
+        score: their score.
+        first: the score of the first predictions.
+        difference: ``score - first``.
+        low: lower end of its interval.
+        high: upper end.
+        verdict: ``better``, ``worse`` or ``not shown`` where the interval holds 0.
+        support: labelled cells behind it.
+    """
+
+    level: str
+    category: str | None
+    attribute: str | None
+    name: str
+    score: float
+    first: float
+    difference: float
+    low: float
+    high: float
+    verdict: str
+    support: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Paired differences of predictions from the first ones, over the same bootstrap replicates.
+
+    Attributes:
+        metric: what was measured.
+        names: the names of the predictions, the reference first.
+        differences: all against the first: overall, per category, per attribute.
+        rows, groups, bootstrap, seed, notes: as in ``Report``.
+    """
+
+    metric: str
+    names: tuple[str, ...]
+    differences: tuple[Difference, ...]
+    rows: int
+    groups: int
+    bootstrap: int
+    seed: int = 0
+    notes: tuple[str, ...] = ()
+
+    def overall(self, name: str | None = None) -> Difference:
+        """Return the overall difference of one set of predictions (the second by default)."""
+        wanted = name if name is not None else self.names[1]
+        found = [line for line in self.differences if line.level == "overall" and line.name == wanted]
+        if not found:
+            raise UsageError(f"{wanted!r} was not compared with {self.names[0]!r}: {listing(self.names[1:])}")
+        return found[0]
+
+    def sentence(self, name: str | None = None) -> str:
+        """Say in words whether the difference is real."""
+        line = self.overall(name)
+        gap = f"{abs(line.difference):.3f}"
+        if line.verdict == "not shown":
+            return (
+                f"No difference shown between {line.name} and {self.names[0]}: "
+                f"{line.difference:+.3f} {_signed(line)} in {self.metric}."
+            )
+        ends = sorted((abs(line.low), abs(line.high)))
+        return (
+            f"{line.name} is {line.verdict} than {self.names[0]} by {gap} "
+            f"[{ends[0]:.3f}, {ends[1]:.3f}] in {self.metric}."
+        )
+
+    def frame(self) -> pl.DataFrame:
+        """Return one row per difference."""
+        text, number = pl.String, pl.Float64
+        kinds = [text] * 4 + [number] * 5 + [text, pl.Int64]
+        schema = dict(zip(Difference._fields, kinds, strict=True))
+        frame = pl.DataFrame(list(self.differences), schema=schema, orient="row")
+        return frame.with_columns(pl.col(pl.Float64).fill_nan(None))
+
+    def to_json(self) -> str:
+        """Return the comparison as JSON text."""
+        data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "differences"}
+        rows = [dict(zip(line._fields, map(plain, line), strict=True)) for line in self.differences]
+        words = [self.sentence(name) for name in self.names[1:]]
+        return json.dumps({**data, "words": words, "differences": rows}, ensure_ascii=False, allow_nan=False)
+
+    def write(self, path: str | Path) -> None:
+        """Write to ``.json``, ``.parquet``, ``.csv`` or ``.txt``; a UsageError for another ending."""
+        write_result(path, self.frame(), self.to_json(), str(self))
+
+    def table(self) -> "Table":
+        """Return the differences as a rich table."""
+        return rich_table(*self._rows())
+
+    def _rows(self) -> tuple[list[str], list[list[str]]]:
+        rows = []
+        shown: dict[str | None, None] = {}
+        for line in self.differences:
+            shown.setdefault(line.category)
+            if len(shown) > MOST_CATEGORIES + 1:
+                break
+            where = f"  {line.attribute}" if line.attribute is not None else str(line.category or "overall")
+            change = "-" if math.isnan(line.difference) else f"{line.difference:+.3f}"
+            cells = [show(line.first), show(line.score), change, _signed(line), line.verdict]
+            rows.append([where, line.name, f"{line.support:,}", *cells])
+        return [
+            "where",
+            "compared",
+            "labels",
+            self.names[0],
+            "score",
+            "difference",
+            "95 % interval",
+            "",
+        ], rows
+
+    def __str__(self) -> str:
+        head = f"{self.rows:,} products, {self.bootstrap:,} replicates of {self.groups:,} groups"
+        words = "\n".join(self.sentence(name) for name in self.names[1:])
+        parts = [words, f"{self.metric} against {self.names[0]}: {head}", text_table(*self._rows(), left=2)]
+        return "\n\n".join([*parts, *(f"Note: {note}" for note in self.notes)]) + "\n"
+
+
+def _signed(line: Difference) -> str:
+    return "-" if math.isnan(line.low) else f"[{line.low:+.3f}, {line.high:+.3f}]"
+
+
+def show_interval(line: Line) -> str:
+    """Return ``[low, high]``, or ``-`` where there is none."""
+    return "-" if math.isnan(line.low) else f"[{show(line.low)}, {show(line.high)}]"

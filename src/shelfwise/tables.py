@@ -1,0 +1,199 @@
+"""Tables in and out: CSV, TSV, Parquet, xlsx, pandas and polars frames; every cell as text.
+
+It does not know what a column means. CSV reading copes with a byte-order mark, ``;``, tab and ``|``,
+and cp1252; CSV writing escapes the cells that a spreadsheet would run as a formula, in the columns
+its caller names, and ``unescape`` reverses that exactly.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from shelfwise.errors import CatalogError, UsageError, listing, require
+from shelfwise.files import replacing
+
+FORMULA = r"^'*[=+\-@\t\r]"
+ESCAPED = re.compile(r"^'+[=+\-@\t\r]")
+SEPARATORS = (",", ";", "\t", "|")
+TABLE_ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".xlsx")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as read.
+
+    Attributes:
+        frame: all cells as text, null where empty.
+        source: the file's name or ``frame``, for messages.
+        directory: the folder the file lies in; the current one for a frame.
+        notes: what was unusual about reading it.
+    """
+
+    frame: pl.DataFrame
+    source: str
+    directory: Path
+    notes: tuple[str, ...] = ()
+
+
+def read_table(source: Any) -> Table:
+    """Read a table with every cell as text, ids verbatim.
+
+    Args:
+        source: a path ending in .csv, .tsv, .txt, .parquet, .pq or .xlsx, or a polars or pandas frame.
+
+    Raises:
+        CatalogError: a file that is not there or not a table; names the file and, for CSV, the row.
+    """
+    if isinstance(source, pl.DataFrame):
+        return Table(_as_text(source, "frame"), "frame", Path())
+    if not isinstance(source, str | Path):
+        if type(source).__module__.split(".")[0] == "pandas":
+            return Table(_as_text(pl.from_pandas(source), "frame"), "frame", Path())
+        raise UsageError(f"a table is a path, a polars frame or a pandas frame, not {type(source).__name__}")
+    path = Path(source)
+    if not path.is_file():
+        raise CatalogError(f"there is no table {path}" + (" (it is a directory)" if path.is_dir() else ""))
+    ending = path.suffix.lower()
+    if ending not in TABLE_ENDINGS:
+        raise CatalogError(f"{path}: a table ends in {listing(TABLE_ENDINGS)}")
+    notes: tuple[str, ...] = ()
+    try:
+        if ending in (".parquet", ".pq"):
+            frame = pl.read_parquet(path)
+        elif ending == ".xlsx":
+            require("fastexcel", extra="xlsx")
+            frame = pl.read_excel(path, infer_schema_length=0)
+        else:
+            frame, notes = _read_csv(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise CatalogError(f"{path}: cannot be read as a table: {str(error).splitlines()[0]}") from error
+    return Table(_as_text(frame, str(path)), str(path), path.parent, notes)
+
+
+def _read_csv(path: Path) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    data = path.read_bytes()
+    notes: list[str] = []
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        text = data.decode("utf-16")
+        notes.append("read as utf-16")
+    else:
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = data.decode("cp1252", errors="replace")
+            notes.append("not UTF-8: read as cp1252")
+    if "\x00" in text:
+        raise CatalogError(f"{path}: holds NUL bytes, so it is not a text table")
+    header = text.split("\n", 1)[0].rstrip("\r")
+    if not header.strip():
+        raise CatalogError(f"{path}: the first line, which should name the columns, is empty")
+    unquoted = re.sub(r'"[^"]*"', "", header)
+    separator = max(SEPARATORS, key=unquoted.count) if any(s in unquoted for s in SEPARATORS) else ","
+    if separator != ",":
+        notes.append(f"columns separated by {separator!r}")
+    names = next(csv.reader(io.StringIO(text), delimiter=separator))
+    _check_names(names, str(path))
+    try:
+        frame = pl.read_csv(text.encode(), separator=separator, infer_schema=False)
+    except pl.exceptions.PolarsError as error:
+        raise CatalogError(_csv_fault(path, text, separator, len(names), error)) from error
+    if frame.width != len(names):
+        raise CatalogError(f"{path}: the header names {len(names)} columns, the rows have {frame.width}")
+    short = [
+        row
+        for row, cells in enumerate(csv.reader(io.StringIO(text), delimiter=separator))
+        if row and cells and len(cells) < len(names)
+    ]
+    if short:
+        notes.append(
+            f"{len(short)} rows are shorter than the header, the first is row {short[0]}: "
+            "their last cells count as empty"
+        )
+    return frame.rename(dict(zip(frame.columns, names, strict=True))), tuple(notes)
+
+
+def _check_names(names: Sequence[str], source: str) -> None:
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice:
+        raise CatalogError(f"{source}: the header names a column twice: {listing(twice)}")
+    if any(not name.strip() for name in names):
+        raise CatalogError(f"{source}: column {[n.strip() for n in names].index('') + 1} has no name")
+
+
+def _csv_fault(path: Path, text: str, separator: str, width: int, error: Exception) -> str:
+    """Name the first row whose number of cells is not that of the header."""
+    for row, cells in enumerate(csv.reader(io.StringIO(text), delimiter=separator)):
+        if row and cells and len(cells) != width:
+            return f"{path}, row {row}: {len(cells)} cells where the header names {width}"
+    return f"{path}: cannot be read as CSV: {str(error).splitlines()[0]}"
+
+
+def _as_text(frame: pl.DataFrame, source: str) -> pl.DataFrame:
+    columns = []
+    for name in frame.columns:
+        series = frame[name]
+        if series.dtype in (pl.String, pl.Null, pl.Categorical) or series.dtype.is_integer():
+            columns.append(series.cast(pl.String))
+        elif series.dtype.is_float():
+            columns.append(_float_text(series))
+        elif isinstance(series.dtype, pl.List | pl.Array | pl.Struct | pl.Object | pl.Binary):
+            raise CatalogError(f"{source}: column {name!r} holds {series.dtype}, not text or numbers")
+        else:
+            columns.append(series.cast(pl.String))
+    return pl.DataFrame(columns).with_columns(pl.all().replace({"": None})) if columns else frame
+
+
+def _float_text(series: pl.Series) -> pl.Series:
+    """Floats as text: whole ones without ``.0``, so that an id column pandas turned to float keeps its ids."""
+    values = series.fill_nan(None)
+    if values.drop_nulls().is_finite().all() and (values.drop_nulls() == values.drop_nulls().round(0)).all():
+        small = values.drop_nulls().abs().max()
+        if small is None or float(str(small)) < 2**53:
+            return values.cast(pl.Int64).cast(pl.String)
+    return values.cast(pl.String)
+
+
+def escape_formulas(frame: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+    """Put ``'`` before the cells of these columns that a spreadsheet would run as a formula."""
+    present = [name for name in columns if name in frame.columns]
+    return frame.with_columns(
+        pl.when(pl.col(name).str.contains(FORMULA))
+        .then("'" + pl.col(name))
+        .otherwise(pl.col(name))
+        .alias(name)
+        for name in present
+    )
+
+
+def unescape(text: str) -> str:
+    """Reverse ``escape_formulas`` for one cell."""
+    return text[1:] if ESCAPED.match(text) else text
+
+
+def write_frame(frame: pl.DataFrame, path: str | Path, *, escape: Sequence[str] = ()) -> None:
+    """Write a frame to ``.csv`` or ``.parquet``, whole or not at all.
+
+    Args:
+        frame: what to write.
+        path: its ending chooses the format.
+        escape: columns of free text, escaped in CSV only.
+
+    Raises:
+        UsageError: another ending.
+    """
+    path = Path(path)
+    if path.suffix not in (".csv", ".parquet"):
+        raise UsageError(
+            f"a table is written to .csv or .parquet, not {path.suffix or 'no ending'!r}: {path}"
+        )
+    with replacing(path) as temporary:
+        if path.suffix == ".csv":
+            escape_formulas(frame, escape).write_csv(temporary)
+        else:
+            frame.write_parquet(temporary)
