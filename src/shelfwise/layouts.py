@@ -49,7 +49,7 @@ def answer_frame(
     probability = {name: np.full(n, np.nan, dtype=np.float32) for name in layout.columns}
     runner_up: dict[str, list[str | None]] = {name: [None] * n for name in layout.columns}
     for row in answers.errors:
-        name = category[row]
+        name = category[row] or ""
         if name in answers.taxonomy.category_codes:
             lengths[row] = len(answers.taxonomy.choices(name))
             for position, choice in enumerate(answers.taxonomy.choices(name)):

@@ -233,12 +233,12 @@ def _chunk(
     done = len(rows.sources) - len(first)
     pending = [_Pending(digest, rows.sources[row], held.get(digest)) for digest, row in first.items()]
     del held
-    for item, found in zip(pending, _computed(pool, jobs, chosen, pending), strict=True):
+    for item, result in zip(pending, _computed(pool, jobs, chosen, pending), strict=True):
         done += 1
-        if isinstance(found, ImageError):
-            bad[item.digest] = found
+        if isinstance(result, ImageError):
+            bad[item.digest] = result
         else:
-            actual, half = found
+            actual, half = result
             known[item.digest] = half
             fresh[actual] = half.tobytes()
         if len(fresh) >= FLUSH:
@@ -294,8 +294,9 @@ def _decoded(item: _Pending, preprocess: Preprocess) -> tuple[bytes, NDArray[np.
         data = _content(item.source)
         return content_digest(data), preprocess.array(data)
     except ImageError as error:
-        named = isinstance(item.source, Path) and str(item.source) not in str(error)
-        return ImageError(error.kind, f"{item.source}: {error}" if named else str(error))
+        if isinstance(item.source, Path) and str(item.source) not in str(error):
+            return ImageError(error.kind, f"{item.source}: {error}")
+        return error
 
 
 def _computed(
