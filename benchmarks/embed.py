@@ -27,8 +27,8 @@ from shelfwise.registry import REGISTRIES
 
 # Torch at its best beside other work: waiting threads leave the processors to others.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-PHOTOS = 192
-ROUNDS = 5
+PHOTOS = 96
+ROUNDS = 3
 BATCH = 32
 
 

@@ -101,7 +101,7 @@ def test_the_module_and_the_keys_need_no_torch():
 
 @pytest.mark.parametrize("name", ["lite0", "lite1", "lite2"])
 def test_packaged_weights_give_the_original_models_features(name: str):
-    backbone = build_backbone(spec(name))
+    backbone = build_backbone(spec(name, levels="last"))
     original = timm.create_model(f"tf_efficientnet_{name}", pretrained=False)
     tensors = torch.load(packaged_file(name), weights_only=True)
     original.load_state_dict(dict(zip(original.state_dict(), tensors.values(), strict=True)))
@@ -119,11 +119,11 @@ def test_packaged_weights_give_the_original_models_features(name: str):
 
 
 def test_levels_flip_size_and_fit_do_what_they_say():
-    plain = build_backbone(spec("lite0", size=64))
-    every = build_backbone(spec("lite0", size=64, levels="all", fit="pad"))
-    mirrored = build_backbone(spec("lite0", size=64, flip=True))
+    plain = build_backbone(spec("lite0", size=64, levels="last"))
+    every = build_backbone(spec("lite0", size=64, fit="pad"))
+    mirrored = build_backbone(spec("lite0", size=64, levels="last", flip=True))
     assert every.preprocess.fit == "pad"
-    assert every.dimension == 1280 + 16 + 24 + 40 + 112 + 320
+    assert every.dimension == 1280 + 16 + 24 + 40 + 80 + 112 + 192 + 320
     images = pictures(2, 64)
     with torch.inference_mode():
         last = plain.module(images)

@@ -96,7 +96,7 @@ __all__ = [
 
 
 class _Package(ModuleType):
-    """The package, whose ``fit`` and ``evaluate`` stay functions when the modules of those names are imported."""
+    """The package; ``fit`` and ``evaluate`` stay functions when the modules of those names are imported."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, ModuleType) and _HOMES.get(name) == name:

@@ -107,16 +107,13 @@ def require(module: str, *, extra: str) -> ModuleType:
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return ``Did you mean 'x'?`` for the nearest known word, or an empty string.
 
-    A value that differs only in case or blanks comes first, then the nearest by Ratcliff-Obershelp
-    similarity (``difflib``).
+    Nearest by Ratcliff-Obershelp similarity (``difflib``), case and outer blanks aside.
     """
-    options = list(dict.fromkeys(known))
-    folded = word.strip().casefold()
-    for option in options:
-        if option.strip().casefold() == folded:
-            return f"Did you mean {option!r}?"
-    near = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
-    return f"Did you mean {near[0]!r}?" if near else ""
+    options: dict[str, str] = {}
+    for option in known:
+        options.setdefault(option.strip().casefold(), option)
+    near = difflib.get_close_matches(word.strip().casefold(), options, n=1, cutoff=0.6)
+    return f"Did you mean {options[near[0]]!r}?" if near else ""
 
 
 def listing(words: Iterable[str], most: int = 12) -> str:

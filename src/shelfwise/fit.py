@@ -137,6 +137,9 @@ def fit(
         machine=machine,
         random_split=random_split,
     )
+    numbers = catalog.schema.roles.numbers
+    if numbers:
+        report = report.with_notes(f"Numbers are read and kept but not learnt: {', '.join(numbers)}.")
     predictor = recipe.fit(catalog, None, machine, seed)
     if run is None:
         data = DataOptions(catalog=Path(catalog.source), evidence=evidence)

@@ -33,7 +33,7 @@ class Spec:
     Attributes:
         kind: ``backbone``, ``heads``, ``loss``, ``metric`` or ``recipe``.
         name: the registered name.
-        options: option values, sorted by name; only those that were given.
+        options: option values, sorted by name; only those that are not at their default.
     """
 
     kind: str
@@ -103,6 +103,9 @@ class Registry:
     def spec(self, name: str, **options: Any) -> Spec:
         """Return the spec of a registered name, its options checked against the signature.
 
+        An option given at its default is left out, so a spec equals the one read back from a table with
+        every default written out.
+
         Raises:
             UsageError: an unknown name or option, or a required option that was not given.
         """
@@ -114,7 +117,9 @@ class Registry:
         for key, parameter in known.items():
             if parameter.default is inspect.Parameter.empty and key not in options:
                 raise UsageError(f"the {self.kind} {name!r} needs the option {key!r}")
-        return Spec(self.kind, name, tuple((key, _freeze(options[key])) for key in sorted(options)))
+        frozen = {key: _freeze(options[key]) for key in sorted(options)}
+        kept = {key: value for key, value in frozen.items() if value != _freeze(known[key].default)}
+        return Spec(self.kind, name, tuple(kept.items()))
 
     def build(self, spec: Spec, *positional: Any) -> Any:
         """Call the entry with run-time objects and the options of the spec."""

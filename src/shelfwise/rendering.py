@@ -7,8 +7,9 @@ attribute challenge and returns what it planted. Nothing of a real catalogue is 
 
 import functools
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from statistics import NormalDist
@@ -19,6 +20,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFont, ImageOps
 
 from shelfwise import shelves
 from shelfwise.drawings import draw_product
+from shelfwise.errors import UsageError
 from shelfwise.shelves import CATEGORIES, Line
 
 TEST_SHARE = 0.3
@@ -27,9 +29,8 @@ DUPLICATE_SHARE = 0.03  # of the training products
 UNREADABLE_SHARE = 0.01  # of the pictures of either split
 KINDS = ("empty", "not_an_image", "truncated", "missing")
 CLUSTERING = 0.6  # correlation of missing cells within a row
-NOT_AN_IMAGE = (
-    b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head><body>No such file</body></html>\n"
-)
+PICTURE = r"\b(?:train|test)_images/\d+\.(?:jpg|png|webp)\b"
+NOT_AN_IMAGE = b"<!DOCTYPE html>\n<html><title>404 Not Found</title><body>No such file</body></html>\n"
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class _Product:
     stated: Mapping[str, str]
     source: "_Product | None" = None
     unreadable: str = ""
-    wrong: tuple[str, ...] = field(default=())
+    wrong: tuple[str, ...] = ()
 
 
 def render_catalog(
@@ -113,18 +114,21 @@ def render_catalog(
     values, challenge layout) and truth.csv (every row of both splits, its true values and what was planted).
 
     Args:
-        directory: created if need be; files of an earlier run are overwritten.
+        directory: created if need be; the files of an earlier run are replaced.
         products: rows over both splits, at least 40; three in ten are test rows.
         seed: of everything random.
         size: width and height of the pictures in pixels.
         progress: called with (pictures done, pictures in all) after each picture.
 
     Raises:
-        ValueError: fewer than 40 products, or a size below 32 pixels.
+        UsageError: fewer than 40 products, or a size below 32 pixels.
     """
     if products < 40 or min(size) < 32:
-        raise ValueError(f"need at least 40 products and 32 pixels a side, not {products} products of {size}")
+        raise UsageError(f"need at least 40 products and 32 pixels a side, not {products} products of {size}")
     rows = _plan(products, seed)
+    if (directory / "truth.csv").exists():  # pictures of an earlier run, perhaps under other names
+        for name in re.findall(PICTURE, (directory / "truth.csv").read_text(encoding="utf-8")):
+            (directory / name).unlink(missing_ok=True)
     for split in ("train", "test"):
         (directory / f"{split}_images").mkdir(parents=True, exist_ok=True)
     for done, row in enumerate(rows, 1):
@@ -231,7 +235,6 @@ def _copies(rows: Sequence[_Product], count: int, rng: Random) -> list[_Product]
 
 
 def _write_picture(path: Path, row: _Product, size: tuple[int, int]) -> None:
-    path.unlink(missing_ok=True)
     if row.unreadable in ("missing", "empty", "not_an_image"):
         if row.unreadable != "missing":
             path.write_bytes(b"" if row.unreadable == "empty" else NOT_AN_IMAGE)
@@ -315,21 +318,16 @@ def _write_tables(directory: Path, rows: Sequence[_Product], seed: int) -> None:
     save("test.csv", [{"id": row.id, "Category": row.line.category} for row in test])
     save("test_labels.csv", [challenge(row, row.true) for row in test])
     save("truth.csv", [_truth(row) for row in rows])
-    names = list(dict.fromkeys(name for line in CATEGORIES for name in line.attributes))
+    names = dict.fromkeys(name for line in CATEGORIES for name in line.attributes)
     named = []
     for row in train:
         listing = shelves.listing(row.line, row.true, Random(f"{seed} listing {row.id}"))
         head = {"id": row.id, "image": f"train_images/{row.file}", "category": row.line.category}
         named.append({**head, **{name: row.stated.get(name) for name in names}, **listing})
     save("catalog.csv", named)
-    lists = [list(line.attributes) for line in CATEGORIES]
-    pl.DataFrame(
-        {
-            "Category": [line.category for line in CATEGORIES],
-            "No_of_attribute": [len(names) for names in lists],
-            "Attribute_list": lists,
-        }
-    ).write_parquet(directory / "category_attributes.parquet")
+    lists = [(line.category, len(line.attributes), list(line.attributes)) for line in CATEGORIES]
+    columns = ["Category", "No_of_attribute", "Attribute_list"]
+    pl.DataFrame(lists, schema=columns, orient="row").write_parquet(directory / "category_attributes.parquet")
 
 
 def _truth(row: _Product) -> dict[str, object]:

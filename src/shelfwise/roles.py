@@ -7,7 +7,7 @@ is saved with a bundle so that a later table is read the same way.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 
@@ -105,9 +105,8 @@ class Roles:
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> "Roles":
         """Build roles from what ``table`` returned."""
-        return cls(
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-        )
+        given = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+        return cls(**cast(dict[str, Any], given))
 
 
 @dataclass(frozen=True)

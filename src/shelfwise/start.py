@@ -24,6 +24,8 @@ from shelfwise.registry import REGISTRIES
 from shelfwise.roles import Columns
 from shelfwise.tables import TABLE_ENDINGS
 
+DEFAULT_RECIPE = "probe"
+
 
 def run_of(
     source: Path,
@@ -53,7 +55,8 @@ def run_of(
         table = options.table()
         table["data"] = {**table["data"], **chosen}
     else:
-        table = override({"data": {"catalog": str(source), **chosen}}, overrides)
+        table = {"data": {"catalog": str(source), **chosen}, "recipe": {"name": DEFAULT_RECIPE}}
+        table = override(table, overrides)
     if seed is not None:
         table["seed"] = seed
     return run_options(table, str(source))
@@ -138,7 +141,7 @@ def init(
     table_ = {
         "seed": 0,
         "data": {**{k: v for k, v in data.items() if v not in (None, [])}, "aliases": aliases},
-        "recipe": make_recipe({"name": "probe"}).table(),
+        "recipe": make_recipe({"name": DEFAULT_RECIPE}).table(),
         "decide": {"metric": "harmonic_f1"},
     }
     if not aliases:
@@ -213,8 +216,8 @@ def _without_repeats(findings: Findings) -> Findings:
     seen: set[tuple[Any, ...]] = set()
     kept = []
     for finding in findings:
-        key = (finding.kind, finding.row, finding.field if not finding.kind.startswith("image_") else "image")
-        key = (*key, finding.message if not finding.kind.startswith("image_") else "")
+        image = finding.kind.startswith("image_")
+        key = (finding.kind, finding.row, "" if image else finding.field, "" if image else finding.message)
         if key not in seen:
             seen.add(key)
             kept.append(finding)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ class Taxonomy:
             ends = [0]
             for choice in choices:
                 ends.append(ends[-1] + len(choice.values))
-            slices[category] = tuple(slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True))
+            slices[category] = tuple(slice(a, b) for a, b in pairwise(ends))
         return slices
 
     def attributes(self, category: str) -> tuple[Attribute, ...]:

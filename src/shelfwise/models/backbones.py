@@ -247,14 +247,15 @@ def _named(name: str, **options: Any) -> str:
 
 @register.backbone("lite0")
 def lite0(
-    *, size: int | None = None, fit: Fit = "stretch", levels: str = "last", flip: bool = False
+    *, size: int | None = None, fit: Fit = "stretch", levels: str = "all", flip: bool = False
 ) -> Backbone:
-    """EfficientNet-Lite0, ImageNet weights in the installation: 224 pixels, 1280 features.
+    """EfficientNet-Lite0, ImageNet weights in the installation: 224 pixels, 2064 features.
 
     Args:
         size: side in pixels, 224 where left out.
         fit: ``stretch`` keeps the whole product in view; or ``crop``, ``pad``.
-        levels: ``all`` puts the averages of every stage before the features.
+        levels: ``all`` puts the averages of the seven stages before the 1,280 last features, ``last`` is
+            those alone. Colour and pattern live in the early stages.
         flip: average with the mirrored picture; half the speed.
     """
     return _lite("lite0", size, fit, levels, flip)
@@ -262,17 +263,17 @@ def lite0(
 
 @register.backbone("lite1")
 def lite1(
-    *, size: int | None = None, fit: Fit = "stretch", levels: str = "last", flip: bool = False
+    *, size: int | None = None, fit: Fit = "stretch", levels: str = "all", flip: bool = False
 ) -> Backbone:
-    """EfficientNet-Lite1, ImageNet weights in the installation: 240 pixels, 1280 features; see ``lite0``."""
+    """EfficientNet-Lite1, ImageNet weights in the installation: 240 pixels, 2064 features; see ``lite0``."""
     return _lite("lite1", size, fit, levels, flip)
 
 
 @register.backbone("lite2")
 def lite2(
-    *, size: int | None = None, fit: Fit = "stretch", levels: str = "last", flip: bool = False
+    *, size: int | None = None, fit: Fit = "stretch", levels: str = "all", flip: bool = False
 ) -> Backbone:
-    """EfficientNet-Lite2, ImageNet weights in the installation: 260 pixels, 1280 features; see ``lite0``."""
+    """EfficientNet-Lite2, ImageNet weights in the installation: 260 pixels, 2064 features; see ``lite0``."""
     return _lite("lite2", size, fit, levels, flip)
 
 

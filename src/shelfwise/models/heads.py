@@ -3,7 +3,7 @@
 They do not know where the features come from. A batch is taken apart by category, and all attributes
 of a category are computed at once; there is no loop over samples or attributes.
 Legend: B batch, n its rows of one category, D features, A attributes, V their values packed, H hidden
-width, C the most values of any attribute.
+width, F = A * H, C the most values of any attribute.
 """
 
 from collections.abc import Sequence
@@ -40,8 +40,11 @@ class CategoryHeads(nn.Module):
         self.register_buffer("real_AC", torch.from_numpy(real_AC), persistent=False)
         self.weights, self.biases, self.gains, self.shifts = (nn.ParameterList() for _ in range(4))
         width = dimension
-        for following in hidden:
-            self.weights.append(_uniform((attributes, width, following), width))
+        for layer, following in enumerate(hidden):
+            # All heads' first layers read the same rows: stored as [D, A, H], they are one product, without
+            # a copy forward, backward or in the optimiser. Further layers are [A, H, next H].
+            shape = (attributes, width, following) if layer else (width, attributes, following)
+            self.weights.append(_uniform(shape, width))
             self.biases.append(_uniform((attributes, 1, following), width))
             if norm == "layer":
                 self.gains.append(nn.Parameter(torch.ones(attributes, 1, following)))
@@ -55,25 +58,25 @@ class CategoryHeads(nn.Module):
     def forward(self, features_nD: torch.Tensor) -> torch.Tensor:
         """Return logits [n, V]."""
         if not len(self.weights):
-            return features_nD @ self.last_weight + self.last_bias
-        attributes = self.weights[0].shape[0]
-        # The first layer of all heads reads the same rows: one product instead of A.
-        first = self.weights[0].transpose(0, 1).flatten(1)
-        hidden_AnH = (features_nD @ first).unflatten(1, (attributes, -1)).transpose(0, 1) + self.biases[0]
-        hidden_AnH = self._activate(hidden_AnH, 0)
+            return torch.addmm(self.last_bias, features_nD, self.last_weight)
+        attributes = len(self.gather_AC)
+        first_DF = self.weights[0].flatten(1)
+        hidden_nF = self._activate(torch.addmm(self.biases[0].flatten(), features_nD, first_DF), 0)
         for layer in range(1, len(self.weights)):
-            hidden_AnH = self._activate(
-                torch.baddbmm(self.biases[layer], hidden_AnH, self.weights[layer]), layer
-            )
+            hidden_AnH = hidden_nF.unflatten(1, (attributes, -1)).transpose(0, 1)
+            hidden_AnH = torch.baddbmm(self.biases[layer], hidden_AnH, self.weights[layer])
+            hidden_nF = self._activate(hidden_AnH.transpose(0, 1).flatten(1), layer)
+        hidden_AnH = hidden_nF.unflatten(1, (attributes, -1)).transpose(0, 1)
         last_AHC = self.last_weight[:, self.gather_AC].transpose(0, 1)
         logits_nAC = torch.bmm(hidden_AnH, last_AHC).transpose(0, 1)
         return logits_nAC[:, self.real_AC] + self.last_bias
 
-    def _activate(self, hidden_AnH: torch.Tensor, layer: int) -> torch.Tensor:
+    def _activate(self, hidden_nF: torch.Tensor, layer: int) -> torch.Tensor:
+        """Norm, ReLU and dropout; a layer norm per attribute is a group norm of all of them side by side."""
         if self.norm == "layer":
-            hidden_AnH = nn.functional.layer_norm(hidden_AnH, hidden_AnH.shape[-1:])
-            hidden_AnH = torch.addcmul(self.shifts[layer], hidden_AnH, self.gains[layer])
-        result: torch.Tensor = self.dropout(hidden_AnH.relu())
+            gain_F, shift_F = self.gains[layer].flatten(), self.shifts[layer].flatten()
+            hidden_nF = nn.functional.group_norm(hidden_nF, len(self.gains[layer]), gain_F, shift_F)
+        result: torch.Tensor = self.dropout(hidden_nF.relu())
         return result
 
     gather_AC: torch.Tensor

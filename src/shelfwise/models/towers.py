@@ -57,9 +57,17 @@ class Tower(nn.Module):
         if self.levels == "last":
             return _tensor(self.net(x_BCHW))
         net: Any = self.net
-        final_BCHW, stages = net.forward_intermediates(x_BCHW)
-        if stages[-1] is final_BCHW:
-            stages = stages[:-1]
+        if all(hasattr(net, part) for part in ("conv_stem", "bn1", "blocks", "conv_head", "bn2")):
+            # The EfficientNet family: timm counts five stages by resolution, the network has seven.
+            x_BCHW, stages = net.bn1(net.conv_stem(x_BCHW)), []
+            for stage in net.blocks:
+                x_BCHW = stage(x_BCHW)
+                stages.append(x_BCHW)
+            final_BCHW = net.bn2(net.conv_head(x_BCHW))
+        else:
+            final_BCHW, stages = net.forward_intermediates(x_BCHW)
+            if stages[-1] is final_BCHW:
+                stages = stages[:-1]
         pooled = [stage_BCHW.mean((2, 3)) for stage_BCHW in stages]
         return torch.cat([*pooled, _tensor(net.forward_head(final_BCHW, pre_logits=True))], dim=1)
 

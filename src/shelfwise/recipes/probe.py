@@ -51,7 +51,7 @@ class Probe(Options):
     """
 
     backbone: BackboneSpec = Field(
-        default_factory=lambda: REGISTRIES["backbone"].spec("lite0", levels="all"), validate_default=True
+        default_factory=lambda: REGISTRIES["backbone"].spec("lite0"), validate_default=True
     )
     components: int = Field(default=768, ge=1)
     l2: float = Field(default=0.05, gt=0)

@@ -3,6 +3,7 @@
 It knows arrays and text, not what they mean. Loading is strict and runs no code.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,14 @@ FILE = "weights.safetensors"
 def write_arrays(
     directory: Path, arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]
 ) -> None:
-    """Write named arrays and a few texts to ``weights.safetensors``."""
+    """Write named arrays and a few texts to ``weights.safetensors``; the same content is the same bytes.
+
+    The texts go in as one entry: safetensors writes several in an order that differs from run to run.
+    """
     save_file(
         {name: np.ascontiguousarray(array) for name, array in arrays.items()},
         directory / FILE,
-        dict(metadata),
+        {"texts": json.dumps(dict(metadata), sort_keys=True, ensure_ascii=False)},
     )
 
 
@@ -36,6 +40,7 @@ def read_arrays(directory: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str,
     """
     try:
         with safe_open(directory / FILE, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return arrays, dict(json.loads((file.metadata() or {})["texts"]))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{directory / FILE}: cannot be read: {error}") from error
