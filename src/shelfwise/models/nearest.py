@@ -1,17 +1,21 @@
 """Nearest: the exact k nearest rows by inner product, a block of queries at a time.
 
 It does not know what the vectors stand for. Legend: Q queries, M rows of the index, D dimensions,
-k neighbours, C candidates, G groups of rows.
+k neighbours, C candidates, G groups of rows, m members of a group, P (query, row) pairs.
 
-One matrix product scores all rows in single precision. Sorting 70,000 scores a query costs as much
-as the product, so rows are first put in groups of ``GROUP`` and only the groups with the best
-maxima are opened: any of the C best rows lies in one of the C groups with the largest maximum. The
-candidates, a few more than k, are scored again in double precision, so the result does not depend
-on how the product was split over threads; ties go to the smaller row number.
+Candidates are found by a cheap product and ranked by exact scores in double precision, so the result
+does not depend on how a product was split over threads; ties go to the smaller row number. Sorting
+70,000 scores a query would cost much of the product, so rows are put in groups of ``GROUP`` and only
+groups whose best score is good enough are opened.
+
+Where the processor multiplies bytes fast and there are enough rows, the cheap product is of int8 codes. By
+Cauchy and Schwarz it is off by at most |x - x'| |q| + |x'| |q - q'| (x a row, q a query, ' rounded to codes), all of
+which is known, so no row that could be among the k nearest is left out. Otherwise the product
+is in single precision, with a few more candidates than k for its rounding.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +25,12 @@ import torch
 QUERIES = 256
 #: Rows in a group.
 GROUP = 64
+#: Rows, and queries of one call, from which codes are worth computing.
+CODED_ROWS, CODED_QUERIES = 8192, 512
+#: Candidates a query may have on average before single precision is cheaper.
+MANY = 1024
+#: What single precision may be off by, as a share of |x| |q|: 1,024 products of 6e-8 each, and some to spare.
+ROUNDING = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +46,14 @@ class Index:
     @cached_property
     def _rows_MD(self) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(self.vectors))
+
+    @cached_property
+    def _longest(self) -> float:
+        return float(self._codes.size_mG.max() + self._codes.lost_mG.max())
+
+    @cached_property
+    def _codes(self) -> "_Codes":
+        return _Codes.of(self._rows_MD)
 
     def search(
         self, queries: npt.NDArray[np.float32], k: int
@@ -54,11 +72,58 @@ class Index:
         scores = np.empty((len(queries), k), dtype=np.float64)
         if k == 0:
             return rows, scores
+        many = "_codes" in self.__dict__ or len(queries) >= CODED_QUERIES
+        coded = many and len(self.vectors) >= max(CODED_ROWS, 4 * GROUP * k) and bytes_are_fast()
         for start in range(0, len(queries), QUERIES):
             part_QD = torch.from_numpy(np.ascontiguousarray(queries[start : start + QUERIES]))
-            found, score = self._rank(part_QD, self._candidates(part_QD, k), k)
-            rows[start : start + QUERIES], scores[start : start + QUERIES] = found, score
+            found = self._coded(part_QD, k) if coded else None
+            if found is None:
+                found = self._rank(part_QD, self._candidates(part_QD, k), k)
+            rows[start : start + QUERIES], scores[start : start + QUERIES] = found
         return rows, scores
+
+    def _coded(
+        self, queries_QD: torch.Tensor, k: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]] | None:
+        """Rank all rows that the bound cannot rule out; ``None`` where these are too many."""
+        near = _Block(self._codes, queries_QD)
+        first_Qk = near.best(k)
+        firsts_QkD = self._rows_MD.index_select(0, first_Qk.flatten()).unflatten(0, first_Qk.shape)
+        known_Qk = torch.bmm(firsts_QkD, queries_QD[..., None]).squeeze(2)
+        query_P, row_P = near.not_below(known_Qk.amin(dim=1))
+        if len(row_P) > MANY * len(queries_QD):
+            return None
+        query_P, row_P = self._finalists(queries_QD, query_P, row_P, k)
+        score_P = self._exact(queries_QD, query_P, row_P).numpy()
+        order_P = np.lexsort((row_P.numpy(), -score_P, query_P.numpy()))
+        start_Q = np.searchsorted(query_P.numpy(), np.arange(len(queries_QD)))
+        chosen_Qk = order_P[start_Q[:, None] + np.arange(k)]
+        return row_P.numpy()[chosen_Qk], score_P[chosen_Qk]
+
+    def _finalists(
+        self, queries_QD: torch.Tensor, query_P: torch.Tensor, row_P: torch.Tensor, k: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Drop pairs that single precision can tell from the k best of their query; the rest by query."""
+        order_P = query_P.argsort(stable=True)
+        rows = row_P[order_P].split(query_P.bincount(minlength=len(queries_QD)).tolist())
+        kept = []
+        for query_D, row_C in zip(queries_QD, rows, strict=True):
+            rows_CD = self._rows_MD.index_select(0, row_C)
+            score_C = rows_CD @ query_D
+            doubt = ROUNDING * float(query_D.norm()) * self._longest
+            kept.append(row_C[score_C >= score_C.topk(k).values[-1] - doubt])
+        counts = torch.tensor([len(row_C) for row_C in kept])
+        return torch.arange(len(kept)).repeat_interleave(counts), torch.cat(kept)
+
+    def _exact(self, queries_QD: torch.Tensor, query_P: torch.Tensor, row_P: torch.Tensor) -> torch.Tensor:
+        """Inner products [P] in double precision."""
+        exact_P = torch.empty(len(row_P), dtype=torch.float64)
+        wide_QD = queries_QD.double()
+        for start in range(0, len(row_P), 128):
+            here = slice(start, start + 128)
+            rows_PD = self._rows_MD.index_select(0, row_P[here]).double()
+            exact_P[here] = rows_PD.mul_(wide_QD.index_select(0, query_P[here])).sum(dim=1)
+        return exact_P
 
     def _candidates(self, queries_QD: torch.Tensor, k: int) -> torch.Tensor:
         """Row numbers [Q, C]: the best in single precision, with spare ones for its rounding."""
@@ -89,3 +154,96 @@ class Index:
             exact_QC[query : query + 32] = (near_qCD * queries_QD[query : query + 32, None].double()).sum(-1)
         value, order = exact_QC.sort(dim=1, descending=True, stable=True)
         return ordered_QC.gather(1, order)[:, :k].numpy(), value[:, :k].numpy()
+
+
+@lru_cache
+def bytes_are_fast() -> bool:
+    """Whether this processor multiplies int8 fast, and without saturating."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    if not capabilities.get("avx512_vnni", False):
+        return False
+    extreme = torch.tensor([[127], [-127]], dtype=torch.int8).expand(2, 32).repeat(16, 8)
+    product = torch._int_mm(extreme, extreme.T.contiguous())
+    return bool((product == (extreme.long() @ extreme.T.long())).all())
+
+
+@dataclass(frozen=True, eq=False)
+class _Codes:
+    """Rows as int8 codes times one step, padded to whole groups; row r is member r // G of group r % G.
+
+    Attributes:
+        codes_MD: int8.
+        step: what a code of 1 is worth.
+        lost_mG: float32, |x - x'|.
+        size_mG: float32, |x'|.
+        count: rows that are not padding.
+    """
+
+    codes_MD: torch.Tensor
+    step: float
+    lost_mG: torch.Tensor
+    size_mG: torch.Tensor
+    count: int
+
+    @classmethod
+    def of(cls, rows_MD: torch.Tensor) -> "_Codes":
+        """Round rows to codes; the step is the one, of a few, with which groups of a sample lose least."""
+        count, groups = len(rows_MD), -(-len(rows_MD) // GROUP)
+        sample = rows_MD[:: max(1, count // 2048)]
+        largest = max(float(sample.abs().max()), 1e-30) / 127
+
+        def lost(step: float) -> float:
+            lost_S = (sample - (sample / step).round_().clamp_(-127, 127) * step).norm(dim=1)
+            return float(sum(part.max() for part in lost_S.split(GROUP)))
+
+        step = min((largest * share for share in (1.0, 0.85, 0.7, 0.5, 0.35)), key=lost)
+        codes_MD = torch.zeros(groups * GROUP, rows_MD.shape[1], dtype=torch.int8)
+        lost_M, size_M = torch.zeros(groups * GROUP), torch.zeros(groups * GROUP)
+        for start in range(0, count, 1024):
+            here = slice(start, min(start + 1024, count))
+            code = (rows_MD[here] / step).round_().clamp_(-127, 127)
+            codes_MD[here] = code.to(torch.int8)
+            rounded = code.mul_(step)
+            size_M[here] = rounded.norm(dim=1)
+            lost_M[here] = rounded.sub_(rows_MD[here]).norm(dim=1)
+        return cls(codes_MD, step, lost_M.view(GROUP, -1), size_M.view(GROUP, -1), count)
+
+
+class _Block:
+    """The products of all codes with a block of queries."""
+
+    def __init__(self, index: _Codes, queries_QD: torch.Tensor) -> None:
+        self.index = index
+        step_Q = (queries_QD.abs().amax(dim=1) / 127).clamp(min=1e-30)
+        codes_QD = (queries_QD / step_Q[:, None]).round_()
+        self.unit_Q = step_Q * index.step
+        self.lost_Q = (queries_QD - codes_QD * step_Q[:, None]).norm(dim=1)
+        self.size_Q = queries_QD.norm(dim=1)
+        product_MQ = torch._int_mm(index.codes_MD, codes_QD.to(torch.int8).T.contiguous())
+        product_MQ[index.count :] = torch.iinfo(torch.int32).min // 2
+        self.product_mGQ = product_MQ.view(*index.lost_mG.shape, -1)
+        self.best_GQ = self.product_mGQ.amax(dim=0)
+
+    def best(self, k: int) -> torch.Tensor:
+        """Rows [Q, k] with about the largest scores, all different."""
+        groups, queries = self.best_GQ.shape
+        group_Qk = self.best_GQ.T.contiguous().topk(k, dim=1, sorted=False).indices
+        cell_P = (group_Qk * queries + torch.arange(queries)[:, None]).flatten()
+        opened_QkM = self.product_mGQ.flatten(1)[:, cell_P].view(GROUP, queries, k).permute(1, 2, 0)
+        chosen_Qk = opened_QkM.flatten(1).topk(k, dim=1, sorted=False).indices
+        return chosen_Qk % GROUP * groups + group_Qk.gather(1, chosen_Qk // GROUP)
+
+    def not_below(self, least_Q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """All (query, row) pairs [P] whose score may reach the query's ``least_Q``, known in single precision."""
+        lost_mG, size_mG = self.index.lost_mG, self.index.size_mG
+        spare_Q = self.lost_Q + 2 * ROUNDING * self.size_Q
+        slack_GQ = lost_mG.amax(dim=0)[:, None] * self.size_Q + size_mG.amax(dim=0)[:, None] * spare_Q
+        least_GQ = (least_Q - slack_GQ) / self.unit_Q
+        group_P, query_P = (self.best_GQ >= least_GQ).nonzero().unbind(1)
+        cell_P = group_P * len(least_Q) + query_P
+        opened_mP = self.product_mGQ.flatten(1).index_select(1, cell_P)
+        member, at = (opened_mP >= least_GQ.flatten()[cell_P].floor().int()).nonzero().unbind(1)
+        group_P, query_P = group_P[at], query_P[at]
+        slack_P = lost_mG[member, group_P] * self.size_Q[query_P] + size_mG[member, group_P] * spare_Q[query_P]
+        may = opened_mP[member, at] * self.unit_Q[query_P] + slack_P >= least_Q[query_P]
+        return query_P[may], (member * lost_mG.shape[1] + group_P)[may]
