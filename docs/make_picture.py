@@ -17,7 +17,9 @@ INK, GREY, GOOD, BAD, LINE = (40, 40, 46), (128, 126, 124), (34, 120, 74), (186,
 MARGIN, HEAD = 18, 46
 
 
-def fitting(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.ImageFont, width: float) -> str:
+def fitting(
+    draw: ImageDraw.ImageDraw, text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: float
+) -> str:
     """Return the text, cut with an ellipsis where it is wider than ``width`` pixels."""
     while draw.textlength(text, font=font) > width:
         text = text.removesuffix("…")[:-1] + "…"

@@ -154,6 +154,24 @@ def test_every_run_file_key_is_in_the_reference() -> None:
             assert f"`{prefix}.{key}`" in text, f"{prefix}.{key}"
 
 
+def test_defaults_in_the_reference_are_the_defaults() -> None:
+    from shelfwise.config import filled
+    from shelfwise.recipes.neighbours import Neighbours
+    from shelfwise.recipes.probe import Probe
+
+    text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    for recipe in (Probe(), Neighbours()):
+        section = text[text.index(f'Options of `recipe.name = "{recipe.name}"`') :]
+        for key, value in recipe:
+            found = re.search(rf"^\| `recipe\.{key}` \| `?(.*?)`? \|", section, re.MULTILINE)
+            assert found, f"{recipe.name}: {key}"
+            if key == "backbone":
+                stated = tomllib.loads(f"x = {found.group(1)}")["x"]
+                assert stated.items() <= filled(value).items(), f"{recipe.name}: {found.group(1)}"
+            else:
+                assert found.group(1) == str(value), f"{recipe.name}: {key} is {value}"
+
+
 def test_every_kind_of_finding_is_described() -> None:
     text = (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8")
     from shelfwise.errors import IMAGE_ERROR_KINDS

@@ -15,7 +15,8 @@ from shelfwise.data.facts import STORE_NAME, FactTable, facts_of, measure
 from shelfwise.data.store import Store
 
 COLUMNS = (
-    "ok digest width height blur brightness contrast dark_share bright_share detail phash dhash colour thumb"
+    "ok digest width height blur brightness contrast dark_share bright_share detail phash dhash colour "
+    "thumb luma"
 )
 
 

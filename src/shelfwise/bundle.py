@@ -79,7 +79,7 @@ class Bundle:
         answers = self.predict(catalog, machine).answers()
         field = catalog.schema.roles.category
         cells = tuple(catalog.frame[field].to_list()) if field else ()
-        answers = replace(answers, categories=cells)
+        answers = replace(answers, categories=cells, layout=self.schema.layout)
         return answers.keep_stated(catalog) if keep_stated else answers
 
     def answer_one(
@@ -226,6 +226,13 @@ def read_index(path: Path) -> Mapping[str, Any]:
             raise BundleError(f"{path}: the file {name} is missing")
         if sha256(file) != digest:
             raise BundleError(f"{path}: the file {name} was changed since the bundle was written")
+    there = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
+    foreign = {str(file) for file in there if not any(part.startswith(".") for part in file.parts)} - {
+        INDEX,
+        *listed,
+    }
+    if foreign:
+        raise BundleError(f"{path}: holds files that are not listed in {INDEX}: {listing(sorted(foreign))}")
     return index
 
 

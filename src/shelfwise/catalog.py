@@ -232,7 +232,7 @@ class Catalog:
     def _rows(self) -> Mapping[int, npt.NDArray[np.int64]]:
         order = np.argsort(self.category, kind="stable")
         values, starts = np.unique(self.category[order], return_index=True)
-        parts = np.split(order, starts[1:])
+        parts = np.split(order, starts[1:])[: len(values)]
         return {int(v): part.astype(np.int64) for v, part in zip(values, parts, strict=True)}
 
     def rows(self, category: str) -> npt.NDArray[np.int64]:

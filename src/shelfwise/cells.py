@@ -24,7 +24,7 @@ CATEGORY = "\x00category"
 
 
 def clean_cells(frame: pl.DataFrame, roles: Roles, missing: Sequence[str]) -> pl.DataFrame:
-    """Return category and label columns with the missing tokens as null; all other text verbatim.
+    """Return category, label and number columns with the missing tokens as null; all other text verbatim.
 
     The category stands in the column ``CATEGORY``; where the table has none, it is ``ONE_CATEGORY``.
     """
@@ -38,7 +38,7 @@ def clean_cells(frame: pl.DataFrame, roles: Roles, missing: Sequence[str]) -> pl
     return frame.select(
         category.alias(CATEGORY) if frame.height else pl.lit(None, pl.String).alias(CATEGORY).head(0),
         *(blank(name).alias(name) for name in roles.choices),
-        *(pl.col(name) for name in roles.numbers),
+        *(blank(name).alias(name) for name in roles.numbers),
     )
 
 

@@ -54,6 +54,9 @@ Cache = Annotated[
 ]
 Metric = Annotated[str, typer.Option(help="The metric that leads; see: shelfwise list metrics.")]
 
+#: Exit code after Ctrl-C, as shells have it; typer returns it instead of raising.
+STOPPED = 130
+
 
 def run() -> NoReturn:
     """Run the command line; the process edge, where every error becomes one readable message."""
@@ -63,6 +66,8 @@ def run() -> NoReturn:
     click_error: type[Any] = typer.BadParameter.mro()[2]
     try:
         code = app(standalone_mode=False)
+        if code == STOPPED:
+            raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
     except click_error as error:
         error.show()
@@ -72,7 +77,7 @@ def run() -> NoReturn:
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         print("stopped; nothing is left half-written, run it again to go on", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(STOPPED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -247,7 +252,6 @@ def predict(
 ) -> None:
     """Answer every product of a table, or one photo (then --category is its category)."""
     from shelfwise.bundle import load
-    from shelfwise.layouts import write_answers
     from shelfwise.roles import IMAGE_ENDINGS
 
     loaded = load(bundle)
@@ -264,7 +268,7 @@ def predict(
             )
         catalog = loaded.read(table, images=images, columns=_columns(id, category, image, "", "", ""))
         answers = loaded.answer(catalog, keep_stated=keep_stated, machine=machine)
-        write_answers(answers, out, loaded.schema.layout, filler=filler, explain=explain)
+        answers.write(out, filler=filler, explain=explain)
     _say(catalog.findings)
     for note in answers.notes:
         print(f"note: {note}", file=sys.stderr)

@@ -263,7 +263,12 @@ def _inline(key: str) -> bool:
 
 def _key(key: str) -> str:
     plain = key.replace("-", "_").isidentifier() and key.isascii()
-    return key if plain else json.dumps(key, ensure_ascii=False)
+    return key if plain else _text(key)
+
+
+def _text(text: str) -> str:
+    """A basic TOML string: as in JSON, but DEL is escaped too."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _value(value: Any) -> str:
@@ -272,7 +277,7 @@ def _value(value: Any) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, str | Path):
-        return json.dumps(str(value), ensure_ascii=False)
+        return _text(str(value))
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items() if v is not None) + " }"
     if isinstance(value, Sequence):

@@ -13,7 +13,6 @@ from shelfwise.config import read_run
 from shelfwise.errors import UsageError
 from shelfwise.evaluate import evaluate
 from shelfwise.findings import Findings
-from shelfwise.layouts import write_answers
 from shelfwise.predictions import Machine
 from shelfwise.rendering import RenderedCatalog, contact_sheet, render_catalog
 from shelfwise.report import Report
@@ -98,7 +97,7 @@ def demo(
     step(6, "predict: fill in the test table, which states nothing but id and category")
     test = bundle.read(rendered.test, images=rendered.test_images)
     answers = bundle.answer(test, machine=machine)
-    write_answers(answers, directory / "submission.csv", bundle.schema.layout)
+    answers.write(directory / "submission.csv")
     lines = (directory / "submission.csv").read_text(encoding="utf-8").splitlines()
     say(_indented("\n".join(lines[:4])))
     say(f"      {len(answers):,} rows, {len(answers.errors)} of them with an error (submission.errors.csv)")

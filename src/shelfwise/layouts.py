@@ -17,7 +17,7 @@ from shelfwise.errors import PredictionError, UsageError
 from shelfwise.files import write_text
 from shelfwise.predictions import AnswerBlock, Answers, RowError, check_rows
 from shelfwise.roles import Layout
-from shelfwise.tables import write_frame
+from shelfwise.tables import escape_formulas, write_frame
 
 
 def attribute_column(layout: Layout, position: int, name: str) -> str:
@@ -90,13 +90,18 @@ def write_answers(
     """Write answers to ``.csv`` or ``.parquet``, and beside it ``<stem>.errors.csv``.
 
     Parquet carries states, probabilities and runners-up always, CSV with ``explain``. Where stated cells
-    were copied, ``<stem>.stated.json`` says so, and ``read_answers`` refuses the file.
+    were copied, ``<stem>.stated.json`` says so, and ``read_answers`` refuses the file. In it ids and values
+    stand as they are; a category the taxonomy does not have is somebody's free text and is escaped in CSV.
 
     Raises:
         UsageError: another ending.
     """
     path = Path(path)
     frame = answer_frame(answers, layout, filler=filler, explain=explain or path.suffix == ".parquet")
+    if layout.category and path.suffix == ".csv":
+        known = pl.col(layout.category).is_in(list(answers.taxonomy.categories))
+        escaped = escape_formulas(frame, (layout.category,))[layout.category]
+        frame = frame.with_columns(pl.when(known).then(pl.col(layout.category)).otherwise(escaped))
     write_frame(frame, path)
     write_frame(answers.error_frame(), path.with_suffix(".errors.csv"), escape=("id", "error"))
     mark = path.with_suffix(".stated.json")

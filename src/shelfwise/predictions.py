@@ -16,8 +16,9 @@ import numpy.typing as npt
 import polars as pl
 
 from shelfwise.catalog import Catalog
-from shelfwise.errors import PredictionError, listing
+from shelfwise.errors import PredictionError, UsageError, listing
 from shelfwise.files import Progress
+from shelfwise.roles import Layout
 from shelfwise.taxonomy import Taxonomy
 
 Floats = npt.NDArray[np.float32]
@@ -277,6 +278,7 @@ class Answers:
         blocks: one per category present.
         stated: whether stated cells were copied; such answers cannot be scored.
         categories: the category cell of every row as given, for rows that have no block.
+        layout: how they are written; that of the training table.
     """
 
     taxonomy: Taxonomy
@@ -287,6 +289,7 @@ class Answers:
     notes: tuple[str, ...] = ()
     stated: bool = False
     categories: tuple[str | None, ...] = ()
+    layout: Layout | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -340,6 +343,23 @@ class Answers:
                     )
                 }
         return {}
+
+    def write(self, path: str | Path, *, filler: str | None = None, explain: bool = False) -> None:
+        """Write to ``.csv`` or ``.parquet`` in the training table's layout, and beside it ``<stem>.errors.csv``.
+
+        Args:
+            path: its ending chooses the format.
+            filler: what unused and unanswered cells hold; by default the layout's own.
+            explain: add state, probability and runner-up of every cell (Parquet has them always).
+
+        Raises:
+            UsageError: another ending, or answers that carry no layout.
+        """
+        from shelfwise.layouts import write_answers
+
+        if self.layout is None:
+            raise UsageError("these answers carry no layout: use those of Bundle.answer, or layouts.write_answers")
+        write_answers(self, path, self.layout, filler=filler, explain=explain)
 
     def error_frame(self) -> pl.DataFrame:
         """Return ``row, id, field, error``: rows without an answer, and rows whose category was predicted."""

@@ -286,7 +286,8 @@ def _role(series: pl.Series, challenge: bool, missing: Sequence[str]) -> tuple[s
     if name in TEXT_NAMES or name.startswith("bullet"):
         return "text", ""
     cells = series.drop_nulls()
-    cells = cells.filter(~cells.str.strip_chars().is_in(list(missing)))
+    tokens = [token.strip().casefold() for token in missing]
+    cells = cells.filter(~cells.str.strip_chars().str.to_lowercase().is_in(tokens))
     if len(cells) == 0:
         return "ignore", "ignored, every cell is empty"
     distinct = cells.n_unique()

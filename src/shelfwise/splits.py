@@ -2,8 +2,8 @@
 
 It knows label numbers and group numbers, not tables. The method is iterative stratification
 (Sechidis, Tsoumakas and Vlahavas 2011, "On the Stratification of Multi-label Data") over groups
-instead of rows, followed by moves of single groups while a value's share is off by more than the
-tolerance. The order of the rows does not matter: groups are ordered by their smallest key.
+instead of rows, followed by moves and swaps of single groups while a value's share is off by more than
+the tolerance. The order of the rows does not matter: groups are ordered by their smallest key.
 """
 
 import hashlib
@@ -20,8 +20,12 @@ from shelfwise.errors import CatalogError, UsageError, listing
 from shelfwise.files import write_text
 
 Ints = npt.NDArray[np.int64]
-#: Largest accepted difference of a value's share, as a fraction; the promise is 0.02.
-TOLERANCE = 0.015
+#: Largest accepted difference of a value's share between a part and the rest; the promise is 0.02.
+TOLERANCE = 0.018
+#: Largest accepted difference of a part's size from the wanted share of all rows.
+SIZE_TOLERANCE = 0.01
+#: Groups on either side that are tried against each other when shares are evened out.
+CANDIDATES = 40
 #: Attributes with fewer labels than this are not evened out by moves.
 ENOUGH_LABELS = 200
 
@@ -109,7 +113,7 @@ def assign(
     n = labels_NL.shape[0]
     if len(groups_N) != n or len(keys) != n:
         raise UsageError(f"{n} rows, but {len(groups_N)} group numbers and {len(keys)} keys")
-    _, group_N = np.unique(groups_N, return_inverse=True)
+    group_N = _numbered(groups_N, keys)
     group_count = int(group_N.max()) + 1 if n else 0
     member = sparse.csr_matrix((np.ones(n), (group_N, np.arange(n))), shape=(group_count, n))
     # The last column counts rows, so that sizes are evened out together with the labels.
@@ -118,6 +122,16 @@ def assign(
     part_G = _greedy(counts_GL, totals_L, np.asarray(shares), _order(counts_GL, group_N, keys, seed))
     _even_out(part_G, counts_GL, attribute_L, np.asarray(shares))
     return part_G[group_N]
+
+
+def _numbered(groups_N: Ints, keys: Sequence[str]) -> Ints:
+    """Number groups by their smallest key, so that neither row order nor the given numbers matter."""
+    _, group_N = np.unique(groups_N, return_inverse=True)
+    order = sorted(range(len(keys)), key=lambda row: keys[row])
+    number: dict[int, int] = {}
+    for row in order:
+        number.setdefault(int(group_N[row]), len(number))
+    return np.array([number[group] for group in group_N.tolist()], dtype=np.int64)
 
 
 def _order(counts_GL: sparse.csr_matrix, group_N: Ints, keys: Sequence[str], seed: int) -> Ints:
@@ -162,13 +176,46 @@ def _greedy(
     return part_G
 
 
-def share_gaps(counts_PL: npt.NDArray[np.float64], attribute_L: Ints) -> npt.NDArray[np.float64]:
-    """Return, per part and label, its share among its attribute's labels there less that share overall."""
-    attributes = int(attribute_L.max()) + 1 if len(attribute_L) else 0
-    sums_PA = np.stack([np.bincount(attribute_L, row, attributes) for row in counts_PL])
-    overall = counts_PL.sum(axis=0) / np.maximum(sums_PA.sum(axis=0)[attribute_L], 1)
-    gaps: npt.NDArray[np.float64] = counts_PL / np.maximum(sums_PA[:, attribute_L], 1) - overall
-    return gaps
+@dataclass(frozen=True, eq=False)
+class _Shares:
+    """How far the parts' shares are off, for the labels of attributes with enough of them.
+
+    Attributes:
+        rows_GL: labels of each group, the last column its rows; one more row of zeros stands for no group.
+        attribute_L: the attribute of each label.
+        overall_L: each label's share among its attribute's labels.
+        shares_P: wanted share of rows of each part.
+        total: all rows.
+    """
+
+    rows_GL: npt.NDArray[np.float64]
+    attribute_L: Ints
+    overall_L: npt.NDArray[np.float64]
+    shares_P: npt.NDArray[np.float64]
+    total: float
+
+    def gaps(self, counts_KL: npt.NDArray[np.float64], columns: Ints) -> npt.NDArray[np.float64]:
+        """Return [K, columns], the gaps of K parts; the columns hold whole attributes."""
+        attribute = self.attribute_L[columns]
+        starts = np.flatnonzero(np.concatenate([[True], attribute[1:] != attribute[:-1]]))
+        sums_KA = np.add.reduceat(counts_KL[:, columns], starts, axis=1)
+        lengths = np.diff([*starts.tolist(), len(columns)])
+        shares_KL = counts_KL[:, columns] / np.maximum(np.repeat(sums_KA, lengths, axis=1), 1)
+        result: npt.NDArray[np.float64] = shares_KL - self.overall_L[columns]
+        return result
+
+    def cost(
+        self, counts_KL: npt.NDArray[np.float64], part_K: Ints, columns: Ints
+    ) -> npt.NDArray[np.float64]:
+        """Return [K], the squares of what is beyond the tolerance, sizes included."""
+        # A part's gap to everything is its gap to the rest times the share of the rest.
+        rest_K = 1 - self.shares_P[part_K]
+        beyond_KL = np.maximum(np.abs(self.gaps(counts_KL, columns)) / rest_K[:, None] - TOLERANCE, 0)
+        size_K = np.abs(counts_KL[:, -1] / self.total - self.shares_P[part_K])
+        result: npt.NDArray[np.float64] = (beyond_KL**2).sum(axis=1) + np.maximum(
+            size_K - SIZE_TOLERANCE, 0
+        ) ** 2
+        return result
 
 
 def _even_out(
@@ -176,40 +223,83 @@ def _even_out(
     counts_GL: sparse.csr_matrix,
     attribute_L: Ints,
     shares_P: npt.NDArray[np.float64],
-    most_moves: int = 400,
+    most_steps: int = 400,
 ) -> None:
-    """Move single groups, in place, while that lowers the worst gap of an attribute with enough labels."""
+    """Move or swap single groups, in place, while that lowers what gaps are beyond the tolerance."""
+    totals_L = np.asarray(counts_GL.sum(axis=0)).ravel()
     if not len(attribute_L) or not len(part_G):
         return
-    label_GL = counts_GL[:, :-1].tocsr()
-    parts = len(shares_P)
-    counts_PL = np.stack([np.asarray(label_GL[part_G == p].sum(axis=0)).ravel() for p in range(parts)])
-    enough_L = np.bincount(attribute_L, counts_PL.sum(axis=0))[attribute_L] >= ENOUGH_LABELS
-    by_label = label_GL.tocsc()
-    for _ in range(most_moves):
-        gaps_PL = share_gaps(counts_PL, attribute_L) * enough_L
-        worst = float(np.abs(gaps_PL).max(initial=0.0))
-        if worst <= TOLERANCE:
-            return
-        part, label = np.unravel_index(int(np.abs(gaps_PL).argmax()), gaps_PL.shape)
-        groups = by_label.indices[by_label.indptr[label] : by_label.indptr[label + 1]]
-        if gaps_PL[part, label] > 0:
-            candidates, targets = groups[part_G[groups] == part][:40], [p for p in range(parts) if p != part]
+    sums_A = np.bincount(attribute_L, totals_L[:-1])
+    kept = np.flatnonzero(sums_A[attribute_L] >= ENOUGH_LABELS)
+    if not len(kept):
+        return
+    kept = kept[np.argsort(attribute_L[kept], kind="stable")]
+    rows_GL = counts_GL[:, [*kept.tolist(), len(attribute_L)]].toarray()
+    rows_GL = np.concatenate([rows_GL, np.zeros((1, len(kept) + 1))])
+    overall_L = totals_L[kept] / sums_A[attribute_L[kept]]
+    shares = _Shares(rows_GL, attribute_L[kept], overall_L, shares_P, float(totals_L[-1]))
+    counts_PL = np.stack([rows_GL[:-1][part_G == part].sum(axis=0) for part in range(len(shares_P))])
+    everything = np.arange(len(kept))
+    stuck: set[int] = set()
+    for _ in range(most_steps):
+        size_PL = np.abs(shares.gaps(counts_PL, everything)) / (1 - shares_P[:, None])
+        worst = np.argsort(-size_PL, axis=None, kind="stable")[: int((size_PL > TOLERANCE).sum())]
+        for place in worst.tolist():
+            if place in stuck:
+                continue
+            part, label = divmod(place, len(kept))
+            step = _best_step(shares, counts_PL, part_G, part, label)
+            if step is not None:
+                break
+            stuck.add(place)
         else:
-            candidates, targets = groups[part_G[groups] != part][:40], [int(part)]
-        best: tuple[float, int, int] | None = None
-        for group in candidates.tolist():
-            row = label_GL[group].toarray().ravel()
-            for target in targets:
-                trial = counts_PL.copy()
-                trial[part_G[group]] -= row
-                trial[target] += row
-                gap = float((np.abs(share_gaps(trial, attribute_L) * enough_L) ** 4).sum())
-                if best is None or gap < best[0]:
-                    best = (gap, group, target)
-        if best is None or best[0] >= float((np.abs(gaps_PL) ** 4).sum()):
             return
-        row = label_GL[best[1]].toarray().ravel()
-        counts_PL[part_G[best[1]]] -= row
-        counts_PL[best[2]] += row
-        part_G[best[1]] = best[2]
+        moved_L = np.any([rows_GL[group, :-1] > 0 for group, _ in step], axis=0)
+        changed = set(shares.attribute_L[moved_L].tolist())
+        stuck = {place for place in stuck if shares.attribute_L[place % len(kept)] not in changed}
+        for group, target in step:
+            counts_PL[part_G[group]] -= rows_GL[group]
+            counts_PL[target] += rows_GL[group]
+            part_G[group] = target
+
+
+def _best_step(
+    shares: _Shares, counts_PL: npt.NDArray[np.float64], part_G: Ints, part: int, label: int
+) -> list[tuple[int, int]] | None:
+    """The move of one group, or the swap of two, that helps a part's share of a label most; ``None`` for none."""
+    rows_GL = shares.rows_GL
+    same_L = np.flatnonzero(shares.attribute_L == shares.attribute_L[label])
+    concerned_G = rows_GL[:-1, same_L].any(axis=1)
+    has_G, here_G = rows_GL[:-1, label] > 0, part_G == part
+    too_many = shares.gaps(counts_PL[[part]], same_L)[0, same_L == label][0] > 0
+    inside = np.flatnonzero(concerned_G & here_G & (has_G == too_many))[:CANDIDATES]
+    outside = np.flatnonzero(concerned_G & ~here_G & (has_G != too_many))
+    outside = outside[np.argsort(_scatter(outside), kind="stable")][:CANDIDATES]
+    first, second = (axis.ravel() for axis in np.meshgrid(inside, outside, indexing="ij"))
+    target = part_G[second]
+    others = np.flatnonzero(np.arange(len(shares.shares_P)) != part)
+    away, to = (axis.ravel() for axis in np.meshgrid(inside, others, indexing="ij"))
+    # A swap, a group that leaves the part, and a group that comes into it; -1 stands for no group.
+    first = np.concatenate([first, away, np.full(len(outside), -1)])
+    second = np.concatenate([second, np.full(len(away), -1), outside])
+    target = np.concatenate([target, to, part_G[outside]])
+    if not len(first):
+        return None
+    change_KL = rows_GL[second] - rows_GL[first]
+    used_L = rows_GL[np.concatenate([inside, outside]), :-1].any(axis=0)
+    columns = np.flatnonzero(np.isin(shares.attribute_L, shares.attribute_L[used_L]))
+    part_K = np.full(len(first), part)
+    before = shares.cost(counts_PL, np.arange(len(counts_PL)), columns)
+    after = shares.cost(counts_PL[part] + change_KL, part_K, columns)
+    after += shares.cost(counts_PL[target] - change_KL, target, columns)
+    gain_K = before[part] + before[target] - after
+    best = int(np.argmax(gain_K))
+    if gain_K[best] <= 1e-12:
+        return None
+    step = [(int(first[best]), int(target[best])), (int(second[best]), part)]
+    return [(group, goal) for group, goal in step if group >= 0]
+
+
+def _scatter(groups: Ints) -> Ints:
+    """A fixed order that takes groups from all over, not the first ones only."""
+    return (groups * 2_654_435_761) % 4_294_967_296

@@ -2,7 +2,8 @@
 
 It does not know catalogues or what counts as bad or alike; it measures. One decode gives all facts of a
 picture; they are kept by the digest of its content, so a renamed or moved file costs one read.
-Legend: N rows, C = 48 colour numbers (4 x 4 cells of red, green, blue), T = 768 (16 x 16 cells of them).
+Legend: N rows, C = 48 colour numbers (4 x 4 cells of red, green, blue), T = 768 (16 x 16 cells of them),
+L = 2304 (48 x 48 luma).
 """
 
 import base64
@@ -27,7 +28,7 @@ from shelfwise.files import Progress
 from shelfwise.findings import Finding, Findings
 
 #: The cache file; the number changes whenever a measure changes.
-STORE_NAME = "facts-1.sqlite"
+STORE_NAME = "facts-2.sqlite"
 #: Measures of sharpness and exposure are taken with the longer side at this many pixels.
 CANONICAL = 256
 DARK, BRIGHT = 30, 250
@@ -59,6 +60,7 @@ class ImageFacts:
         dhash: 64-bit difference hash: whether each cell of a 9 x 8 luma is brighter than its left one.
         colour: 48 bytes, mean red, green, blue of 4 x 4 cells.
         thumb: 768 bytes, mean red, green, blue of 16 x 16 cells.
+        luma: 2304 bytes, the picture in 48 x 48 levels of grey.
         frames: as in ``Photo``.
         notes: as in ``Photo``.
     """
@@ -76,6 +78,7 @@ class ImageFacts:
     dhash: int
     colour: bytes
     thumb: bytes
+    luma: bytes
     frames: int
     notes: tuple[str, ...]
 
@@ -92,6 +95,7 @@ class FactTable:
         phash, dhash: uint64 [N].
         colour: uint8 [N, C].
         thumb: uint8 [N, T].
+        luma: uint8 [N, L].
         notes: what was out of the ordinary, per row.
         errors: row position -> why there are no facts; a row without a path is in neither.
         findings: about the cache itself.
@@ -111,6 +115,7 @@ class FactTable:
     dhash: NDArray[np.uint64]
     colour: NDArray[np.uint8]
     thumb: NDArray[np.uint8]
+    luma: NDArray[np.uint8]
     notes: tuple[tuple[str, ...], ...]
     errors: Mapping[int, ImageError]
     findings: Findings
@@ -152,6 +157,7 @@ def measure(data: bytes) -> ImageFacts:
         dhash=_packed(steps[:, 1:] > steps[:, :-1]),
         colour=colour,
         thumb=thumb,
+        luma=grey.resize((48, 48), Image.Resampling.BILINEAR).tobytes(),
         frames=photo.frames,
         notes=photo.notes,
     )
@@ -271,7 +277,9 @@ def _packed_facts(value: ImageFacts | ImageError) -> bytes:
     if isinstance(value, ImageError):
         record: dict[str, object] = {"error": [value.kind, str(value)]}
     else:
-        cells = {name: base64.b64encode(getattr(value, name)).decode() for name in ("colour", "thumb")}
+        cells = {
+            name: base64.b64encode(getattr(value, name)).decode() for name in ("colour", "thumb", "luma")
+        }
         record = {**asdict(value), **cells}
     return json.dumps(record, separators=(",", ":")).encode()
 
@@ -280,7 +288,7 @@ def _unpacked(value: bytes) -> ImageFacts | ImageError:
     record = json.loads(value)
     if "error" in record:
         return ImageError(*record["error"])
-    cells = {name: base64.b64decode(record[name]) for name in ("colour", "thumb")}
+    cells = {name: base64.b64decode(record[name]) for name in ("colour", "thumb", "luma")}
     return ImageFacts(**{**record, **cells, "notes": tuple(record["notes"])})
 
 
@@ -339,6 +347,7 @@ def _table(
         dhash=column("dhash", np.uint64),
         colour=cells("colour", 48),
         thumb=cells("thumb", 768),
+        luma=cells("luma", 2304),
         notes=tuple(notes),
         errors=errors,
         findings=findings,

@@ -4,9 +4,9 @@ It does not know splits or models; it numbers rows so that rows of one product s
 ``groups_of``, is arrays in, numbers out. Legend: N rows, U distinct photos, C colour numbers, E links.
 """
 
-import itertools
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +15,21 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from shelfwise.catalog import Catalog
+from shelfwise.data.alike import bases, likeness, luma_cells, residuals, tint_of
 from shelfwise.data.facts import FactTable, facts_of
 from shelfwise.errors import UsageError
 from shelfwise.files import Progress
 from shelfwise.roles import CODE_NAMES, TITLE_NAMES
 
-#: Bits of 64 by which the hashes of look-alike photos may differ.
-HASH_DISTANCE = 4
-#: Mean difference of the 48 colour numbers, in levels of 255, up to which photos are look-alikes.
-COLOUR_DISTANCE = 2.5
-#: Root mean square difference of the 16 x 16 cells, as a share of their spread, up to which photos are
-#: look-alikes. Shop photos are posed alike: hashes alone chain thousands of trousers and shoes together.
-SHAPE_DISTANCE = 0.1
+#: Bits of 64 by which the hashes of look-alike photos may differ; a crop of 3 % a side costs up to 12.
+HASH_DISTANCE = 12
+#: Mean difference of the 32 tints, in levels of 255, up to which photos are compared further.
+COLOUR_DISTANCE = 7.0
+#: Root mean square residual of the 16 x 16 luma, in levels, after the best gain, offset, shift and scale.
+RESIDUAL = 10.0
+#: Log odds from which a pair is one photograph; see ``alike``. Shop photos are posed alike: hashes alone
+#: chain thousands of trousers and shoes together.
+ODDS = 2.0
 #: Photos whose 32 x 32 luma varies less than this are too plain for a hash: only identical files are linked.
 LEAST_DETAIL = 5.0
 #: A title shared by more rows of a category than this, or than 1 in 200 of the table, is a generic name.
@@ -47,7 +50,8 @@ def near_duplicates(
 ) -> NDArray[np.int64]:
     """Return int64 [N], the number of each product's group, groups numbered as they first appear.
 
-    Two products are of one group if their files are identical, their photos look alike (hash and colour),
+    Two products are of one group if their files are identical, their photos look alike (one photograph
+    encoded, resized, brightened or trimmed again; measured figures are in ``look_alikes``),
     or they share a title or a product code, directly or through others. Titles and codes count within a
     category, blanks and case folded; a title that more than 50 rows (and more than 1 in 200) share is a
     generic name and links nothing. A product without a readable photo is a group of its own unless a
@@ -58,7 +62,7 @@ def near_duplicates(
         cache: directory of the cache of picture facts; ``None`` for none.
         jobs: threads.
         hash_distance: bits of 64 by which look-alike photos may differ.
-        colour_distance: mean colour difference, in levels of 255, of look-alike photos.
+        colour_distance: mean difference of tint, in levels of 255, of look-alike photos.
         use_text: also link by title and product code.
         progress: told how far it is.
     """
@@ -102,7 +106,7 @@ def groups_of(
         facts: of the N rows.
         keys: columns of N keys each; rows with an equal key other than ``None`` are linked.
         hash_distance: bits of 64.
-        colour_distance: levels of 255.
+        colour_distance: of tint, levels of 255.
         least_detail: photos with less ``detail`` are linked only where their files are identical.
     """
     photo_N = same_file(facts)
@@ -151,32 +155,62 @@ def look_alikes(
     colour_distance: float = COLOUR_DISTANCE,
     least_detail: float = LEAST_DETAIL,
 ) -> NDArray[np.int64]:
-    """Return int64 [2, E]: pairs of rows (the first row of each distinct photo) whose photos look alike."""
+    """Return int64 [2, E]: pairs of rows (the first row of each distinct photo) whose photos look alike.
+
+    Pairs near in hash and tint are candidates; those whose small lumas agree to the first order are
+    aligned and compared in detail (``alike.likeness``). Pairs are taken in the order of the file digests,
+    so that the order of the rows does not matter.
+
+    Share of altered copies found, on 150 fashion and 100 myntra photos: JPEG 50, WebP, half or double
+    size, 15 % darker, contrast 15 % up or down, cast of 5 %: 0.99 to 1; 15 % brighter, where whites clip:
+    0.88 and 0.82; a mark across the centre: 0.97 and 0.92; trimmed at every side by 1 %: 0.99 and 1, by
+    2 %: 0.74 and 0.94, by 3 %: 0.47 and 0.38; an opaque label in a corner: 0.02. Of the 63 and 29
+    million pairs of the catalogues themselves 5 and 10 are linked: one photograph recoloured, and a
+    few plain black things posed alike.
+    """
     rows = np.flatnonzero((photo_N >= 0) & (facts.detail >= least_detail))
     rows = rows[np.unique(photo_N[rows], return_index=True)[1]]
-    pairs = close_pairs(facts.phash[rows], facts.colour[rows], hash_distance, colour_distance)
-    pairs = rows[pairs].reshape(2, -1)
-    parts = np.array_split(pairs, 1 + pairs.shape[1] // 10_000, axis=1)
-    near = [shape_distance(facts.thumb[part[0]], facts.thumb[part[1]]) <= SHAPE_DISTANCE for part in parts]
-    return pairs[:, np.concatenate(near)]
+    pairs = close_pairs(facts.phash[rows], tints(facts.colour[rows]), hash_distance, colour_distance)
+    pairs = pairs[:, _agreeing(facts.thumb[rows], pairs)]
+    near = rows[pairs].reshape(2, -1)
+    parts = np.array_split(near, 1 + near.shape[1] // 2048, axis=1)
+
+    def one_photograph(part: NDArray[np.int64]) -> NDArray[np.bool_]:
+        lumas = (facts.luma[side].reshape(-1, 48, 48) for side in part)
+        thumbs = (facts.thumb[side].reshape(-1, 16, 16, 3) for side in part)
+        return np.asarray(likeness(*lumas, *thumbs) >= ODDS)
+
+    with ThreadPoolExecutor() as pool:
+        return near[:, np.concatenate(list(pool.map(one_photograph, parts)))]
 
 
-def shape_distance(first_ET: NDArray[np.uint8], second_ET: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return float32 [E], how far pairs of thumbs differ as a share of the spread of their cells."""
-    first, second = first_ET.astype(np.float32), second_ET.astype(np.float32)
-    gap = np.sqrt(np.square(first - second).mean(axis=1))
-    spread = np.sqrt(first.std(axis=1) * second.std(axis=1))
-    return np.asarray(gap / np.maximum(spread, 1), dtype=np.float32)
+def tints(colour_UC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return uint8 [U, 32]: red and blue less green of each of the 4 x 4 cells; see ``alike.tint_of``."""
+    tint = tint_of(colour_UC.reshape(len(colour_UC), 16, 3).astype(np.float32)).reshape(len(colour_UC), 32)
+    return np.clip(128 + 128 * tint, 0, 255).astype(np.uint8)
+
+
+def _agreeing(thumb_UT: NDArray[np.uint8], pairs_2E: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return bool [E], whether the small lumas of a pair agree; ``pairs_2E`` is sorted by its first row."""
+    kept = np.zeros(pairs_2E.shape[1], dtype=np.bool_)
+    thumbs = thumb_UT.reshape(-1, 16, 16, 3)
+    for first in range(0, len(thumbs), 2048):
+        basis, _ = bases(thumbs[first : first + 2048])
+        low, high = np.searchsorted(pairs_2E[0], [first, first + 2048])
+        for start in range(low, high, 4096):
+            part = slice(start, min(start + 4096, high))
+            cells = luma_cells(thumbs[pairs_2E[1, part]])
+            kept[part] = residuals(basis[pairs_2E[0, part] - first], cells) <= RESIDUAL
+    return kept
 
 
 def close_pairs(
     phash_U: NDArray[np.uint64], colour_UC: NDArray[np.uint8], hash_distance: int, colour_distance: float
 ) -> NDArray[np.int64]:
-    """Return int64 [2, E], all pairs within both distances, exactly.
+    """Return int64 [2, E], all pairs within both distances, exactly, sorted.
 
-    Hashes within d bits agree wholly on at least one of d + 1 blocks of bits (the pigeonhole step of
-    multi-index hashing, Norouzi et al. 2012). Within a block, photos are sorted by mean colour, and only
-    those whose means differ by at most the colour distance, a lower bound of it, are compared.
+    Photos are sorted by mean colour; a block is compared only with those whose means differ by at most
+    the colour distance, a lower bound of it.
 
     Raises:
         UsageError: distances out of range.
@@ -184,26 +218,28 @@ def close_pairs(
     if not 0 <= hash_distance < 32 or colour_distance < 0:
         raise UsageError(f"distances: 0 to 31 bits and not negative, not {hash_distance}, {colour_distance}")
     mean_U = colour_UC.mean(axis=1, dtype=np.float64)
-    edges = np.linspace(0, 64, hash_distance + 2).astype(int)
-    found = [np.zeros((2, 0), dtype=np.int64)]
-    for low, high in itertools.pairwise(edges):
-        mask = np.uint64((1 << int(high - low)) - 1)
-        block_U = (phash_U >> np.uint64(low)) & mask
-        order = np.lexsort((mean_U, block_U))
-        block, mean, hashes = block_U[order], mean_U[order], phash_U[order]
-        colours = colour_UC[order]
-        live, step = np.arange(len(order)), 0
-        while True:
-            step += 1
-            live = live[live + step < len(order)]
-            live = live[
-                (block[live] == block[live + step]) & (mean[live + step] - mean[live] <= colour_distance)
-            ]
-            if not len(live):
-                break
-            near = live[np.bitwise_count(hashes[live] ^ hashes[live + step]) <= hash_distance]
-            gap = np.abs(colours[near].astype(np.int16) - colours[near + step]).mean(axis=1)
-            near = near[gap <= colour_distance]
-            found.append(np.stack([order[near], order[near + step]]))
-    pairs = np.sort(np.concatenate(found, axis=1), axis=0)
-    return np.unique(pairs, axis=1)
+    order = np.argsort(mean_U, kind="stable")
+    mean, hashes, colours = mean_U[order], phash_U[order], colour_UC[order]
+    starts = range(0, len(order), 256)
+    last = np.searchsorted(mean, mean + colour_distance + 1e-9, side="right")
+
+    def found_from(start: int) -> NDArray[np.int64]:
+        stop = min(start + 256, len(order))
+        found = [np.zeros((2, 0), dtype=np.int64)]
+        for left in range(start, int(last[stop - 1]), 2048):
+            other = hashes[left : left + 2048]
+            near = np.bitwise_count(hashes[start:stop, None] ^ other) <= hash_distance
+            one, two = np.nonzero(near)
+            one, two = one + start, two + left
+            ahead = two > one
+            one, two = one[ahead], two[ahead]
+            for at in range(0, len(one), 65536):
+                i, j = one[at : at + 65536], two[at : at + 65536]
+                gap = np.abs(colours[i].astype(np.int16) - colours[j]).mean(axis=1)
+                found.append(np.stack([i[gap <= colour_distance], j[gap <= colour_distance]]))
+        return np.concatenate(found, axis=1)
+
+    with ThreadPoolExecutor() as pool:
+        parts = [np.zeros((2, 0), dtype=np.int64), *pool.map(found_from, starts)]
+    pairs = np.sort(order[np.concatenate(parts, axis=1)], axis=0)
+    return pairs[:, np.lexsort((pairs[1], pairs[0]))]

@@ -63,10 +63,10 @@ class CategoryHeads(nn.Module):
         first_DF = self.weights[0].flatten(1)
         hidden_nF = self._activate(torch.addmm(self.biases[0].flatten(), features_nD, first_DF), 0)
         for layer in range(1, len(self.weights)):
-            hidden_AnH = hidden_nF.unflatten(1, (attributes, -1)).transpose(0, 1)
+            hidden_AnH = hidden_nF.view(len(hidden_nF), attributes, -1).transpose(0, 1)
             hidden_AnH = torch.baddbmm(self.biases[layer], hidden_AnH, self.weights[layer])
             hidden_nF = self._activate(hidden_AnH.transpose(0, 1).flatten(1), layer)
-        hidden_AnH = hidden_nF.unflatten(1, (attributes, -1)).transpose(0, 1)
+        hidden_AnH = hidden_nF.view(len(hidden_nF), attributes, -1).transpose(0, 1)
         last_AHC = self.last_weight[:, self.gather_AC].transpose(0, 1)
         logits_nAC = torch.bmm(hidden_AnH, last_AHC).transpose(0, 1)
         return logits_nAC[:, self.real_AC] + self.last_bias
@@ -123,9 +123,9 @@ class Heads(nn.Module):
     ) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
         """Return, per category in the batch, its name, its rows [n] and their logits [n, V]."""
         order = category_B.argsort(stable=True)
-        codes, counts = category_B[order].unique_consecutive(return_counts=True)
+        codes, counts = torch.unique_consecutive(category_B[order], return_counts=True)
         outputs = []
-        for code, rows in zip(codes.tolist(), order.split(counts.tolist()), strict=True):
+        for code, rows in zip(codes.tolist(), torch.split_with_sizes(order, counts.tolist()), strict=True):
             if str(code) in self.of:
                 outputs.append((self.categories[code], rows, self.of[str(code)](features_BD[rows])))
         return outputs

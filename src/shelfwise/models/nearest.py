@@ -88,7 +88,7 @@ class Index:
         """Rank all rows that the bound cannot rule out; ``None`` where these are too many."""
         near = _Block(self._codes, queries_QD)
         first_Qk = near.best(k)
-        firsts_QkD = self._rows_MD.index_select(0, first_Qk.flatten()).unflatten(0, first_Qk.shape)
+        firsts_QkD = self._rows_MD.index_select(0, first_Qk.flatten()).view(*first_Qk.shape, -1)
         known_Qk = torch.bmm(firsts_QkD, queries_QD[..., None]).squeeze(2)
         query_P, row_P = near.not_below(known_Qk.amin(dim=1))
         if len(row_P) > MANY * len(queries_QD):
@@ -105,7 +105,7 @@ class Index:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Drop pairs that single precision can tell from the k best of their query; the rest by query."""
         order_P = query_P.argsort(stable=True)
-        rows = row_P[order_P].split(query_P.bincount(minlength=len(queries_QD)).tolist())
+        rows = torch.split_with_sizes(row_P[order_P], query_P.bincount(minlength=len(queries_QD)).tolist())
         kept = []
         for query_D, row_C in zip(queries_QD, rows, strict=True):
             rows_CD = self._rows_MD.index_select(0, row_C)
@@ -159,7 +159,7 @@ class Index:
 @lru_cache
 def bytes_are_fast() -> bool:
     """Whether this processor multiplies int8 fast, and without saturating."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     if not capabilities.get("avx512_vnni", False):
         return False
     extreme = torch.tensor([[127], [-127]], dtype=torch.int8).expand(2, 32).repeat(16, 8)
@@ -244,6 +244,8 @@ class _Block:
         opened_mP = self.product_mGQ.flatten(1).index_select(1, cell_P)
         member, at = (opened_mP >= least_GQ.flatten()[cell_P].floor().int()).nonzero().unbind(1)
         group_P, query_P = group_P[at], query_P[at]
-        slack_P = lost_mG[member, group_P] * self.size_Q[query_P] + size_mG[member, group_P] * spare_Q[query_P]
+        slack_P = (
+            lost_mG[member, group_P] * self.size_Q[query_P] + size_mG[member, group_P] * spare_Q[query_P]
+        )
         may = opened_mP[member, at] * self.unit_Q[query_P] + slack_P >= least_Q[query_P]
         return query_P[may], (member * lost_mG.shape[1] + group_P)[may]

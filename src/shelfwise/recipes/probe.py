@@ -35,6 +35,8 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 #: Padded cells (categories x rows x components) of a batch of small categories solved side by side.
 BATCH_CELLS = 8_000_000
+#: Rows standardised at once in double precision; bounds memory.
+ROWS = 2048
 #: Share of the mean variance added to the covariance of the category's discriminant analysis.
 SHRINK = 0.05
 
@@ -126,8 +128,13 @@ class Probe(Options):
                 features_CnD[at, : len(rows)] = reduced_Nr[rows]
                 labels_CnA[at, : len(rows)] = labels_nA
                 weights_CnA[at, : len(rows)] = row_weights(labels_nA, sizes, self.class_weight)
-            tensors = [torch.from_numpy(array) for array in (features_CnD, labels_CnA, weights_CnA)]
-            weight_CrV, bias_CV = solve(Problems(*tensors, sizes), self.l2)
+            problems = Problems(
+                torch.from_numpy(features_CnD),
+                torch.from_numpy(labels_CnA),
+                torch.from_numpy(weights_CnA),
+                sizes,
+            )
+            weight_CrV, bias_CV = solve(problems, self.l2)
             for at, name in enumerate(batch):
                 kept = _packed_columns([len(c.values) for c in taxonomy.choices(name)], sizes)
                 yield name, (weight_CrV[at][:, kept].numpy().copy(), bias_CV[at][kept].numpy().copy())
@@ -189,19 +196,25 @@ class Space:
 
     def apply(self, vectors_ND: Floats) -> npt.NDArray[np.float64]:
         """Return float64 [N, r]; double precision, so that a row's result does not depend on its neighbours."""
-        rooted = np.sign(vectors_ND) * np.sqrt(np.abs(vectors_ND.astype(np.float64)))
-        result: npt.NDArray[np.float64] = ((rooted - self.centre) / self.scale) @ self.axes.astype(np.float64)
-        return result
+        axes_Dr = self.axes.astype(np.float64)
+        reduced_Nr = np.empty((len(vectors_ND), axes_Dr.shape[1]))
+        for start in range(0, len(vectors_ND), ROWS):
+            part_nD = vectors_ND[start : start + ROWS].astype(np.float64)
+            rooted_nD = np.copysign(np.sqrt(np.abs(part_nD)), part_nD)
+            reduced_Nr[start : start + ROWS] = ((rooted_nD - self.centre) / self.scale) @ axes_Dr
+        return reduced_Nr
 
 
 def learn_space(vectors_ND: Floats, components: int) -> Space:
     """Find the standardisation and the principal axes of some vectors."""
     import torch
 
-    rooted = np.sign(vectors_ND) * np.sqrt(np.abs(vectors_ND))
+    rooted = np.copysign(np.sqrt(np.abs(vectors_ND)), vectors_ND)
     centre, scale = rooted.mean(axis=0, dtype=np.float64), rooted.std(axis=0, dtype=np.float64)
     scale = np.maximum(scale, 1e-3)
-    standard_ND = torch.from_numpy(((rooted - centre) / scale).astype(np.float32))
+    rooted -= centre.astype(np.float32)
+    rooted /= scale.astype(np.float32)
+    standard_ND = torch.from_numpy(rooted)
     n, dimension = standard_ND.shape
     kept = min(components, n, dimension)
     if n < dimension:
@@ -211,7 +224,7 @@ def learn_space(vectors_ND: Floats, components: int) -> Space:
     else:
         spread, axes_Dr = torch.linalg.eigh(standard_ND.T @ standard_ND)
         axes_Dr = axes_Dr[:, -kept:]
-    total = float((standard_ND * standard_ND).sum()) / n
+    total = float(standard_ND.square_().sum()) / n
     axes = (axes_Dr.flip(1) / max(total, 1e-12) ** 0.5).numpy()
     return Space(centre.astype(np.float32), scale.astype(np.float32), np.ascontiguousarray(axes))
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from shelfwise.catalog import Catalog
 from shelfwise.cells import EMPTY, UNKNOWN
-from shelfwise.errors import ImageError, PredictionError
+from shelfwise.errors import ImageError, PredictionError, suggest
 from shelfwise.predictions import Block, Floats, Predictions, RowError
 from shelfwise.taxonomy import Taxonomy
 
@@ -61,7 +61,9 @@ def route(
     errors: dict[int, RowError] = {}
     for row in np.flatnonzero(category == UNKNOWN).tolist():
         name = catalog.frame[field][row]
-        errors[row] = RowError(field, f"there is no category {name!r}")
+        errors[row] = RowError(
+            field, f"there is no category {name!r}. {suggest(name, taxonomy.categories)}".rstrip()
+        )
     for row, error in unreadable.items():
         errors.setdefault(row, RowError(image_field, f"{error.kind}: {error}"))
     open_rows = np.array(
@@ -75,7 +77,7 @@ def route(
     category[list(errors)] = UNKNOWN
     order = np.argsort(category, kind="stable")
     values, starts = np.unique(category[order], return_index=True)
-    parts = np.split(order, starts[1:])
+    parts = np.split(order, starts[1:])[: len(values)]
     names = taxonomy.categories
     rows = {names[int(v)]: np.sort(p) for v, p in zip(values, parts, strict=True) if v >= 0}
     return Routes(rows, errors, guessed)
