@@ -32,7 +32,7 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.dev
-	@failed=0; for file in benchmarks/*.py; do $(BIN)/python "$$file" || failed=1; done; exit $$failed
+	@$(BIN)/python benchmarks/run.py
 
 docs: $(VENV)/.dev
 	$(BIN)/zensical build --clean --strict

@@ -170,10 +170,10 @@ def loop(*, own_rows: bool) -> Side:
 
 def main(quick: bool = False) -> dict[str, Any]:
     torch.manual_seed(0)
-    sizes, rounds = ((32,), 1) if quick else ((32, 256), 5)
+    sizes, rounds = ((32,), 1) if quick else ((32, 256, 1024), 5)
     result: dict[str, Any] = {"benchmark": "heads"}
     for size in sizes:
-        batches = data(size * (1 if quick else 4), size)
+        batches = data(size * (1 if quick else max(2, 1024 // size // 2)), size)
         ways = {
             "ours": packed(),
             "per_sample": per_sample(),

@@ -1,6 +1,7 @@
 """Bundle: saved whole, checked before use, and the same answers after loading."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -197,16 +198,19 @@ while True:
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    for wait in (0.013, 0.031, 0.057):
-        time.sleep(wait)
-        process.send_signal(signal.SIGSTOP)
-        # Stopped at a random moment, the directory under its name, or its old copy, is whole.
-        whole = [p for p in (target, *tmp_path.glob(".bundle.old-*")) if (p / "bundle.json").is_file()]
-        assert any(contents(path) == contents(saved) for path in whole)
-        process.send_signal(signal.SIGCONT)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+    try:
+        for wait in (0.013, 0.031, 0.057):
+            time.sleep(wait)
+            process.send_signal(signal.SIGSTOP)
+            os.waitpid(process.pid, os.WUNTRACED)
+            # Stopped at a random moment, the directory under its name, or its old copy, is whole.
+            whole = [p for p in (target, *tmp_path.glob(".bundle.old-*")) if (p / "bundle.json").is_file()]
+            assert any(contents(path) == contents(saved) for path in whole)
+            process.send_signal(signal.SIGCONT)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
     assert sw.load(target).taxonomy == sw.load(saved).taxonomy
     sw.load(saved).save(target)
     assert contents(target) == contents(saved)

@@ -258,7 +258,7 @@ def _write_table(table: Mapping[str, Any], prefix: str, lines: list[str]) -> Non
 
 def _inline(key: str) -> bool:
     """Specs read best on one line."""
-    return key in REGISTRIES or key.endswith("_loss")
+    return key.endswith("loss") or (key in REGISTRIES and key != "recipe")
 
 
 def _key(key: str) -> str:

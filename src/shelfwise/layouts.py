@@ -90,8 +90,8 @@ def write_answers(
     """Write answers to ``.csv`` or ``.parquet``, and beside it ``<stem>.errors.csv``.
 
     Parquet carries states, probabilities and runners-up always, CSV with ``explain``. Where stated cells
-    were copied, ``<stem>.stated.json`` says so, and ``read_answers`` refuses the file. In it ids and values
-    stand as they are; a category the taxonomy does not have is somebody's free text and is escaped in CSV.
+    were copied, ``<stem>.stated.json`` says so, and ``read_answers`` refuses the file. Ids and values are
+    written unchanged; a category the taxonomy does not have is somebody's free text and is escaped in CSV.
 
     Raises:
         UsageError: another ending.

@@ -358,7 +358,9 @@ class Answers:
         from shelfwise.layouts import write_answers
 
         if self.layout is None:
-            raise UsageError("these answers carry no layout: use those of Bundle.answer, or layouts.write_answers")
+            raise UsageError(
+                "these answers carry no layout: use those of Bundle.answer, or layouts.write_answers"
+            )
         write_answers(self, path, self.layout, filler=filler, explain=explain)
 
     def error_frame(self) -> pl.DataFrame:

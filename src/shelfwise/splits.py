@@ -181,14 +181,14 @@ class _Shares:
     """How far the parts' shares are off, for the labels of attributes with enough of them.
 
     Attributes:
-        rows_GL: labels of each group, the last column its rows; one more row of zeros stands for no group.
+        rows_GL: sparse, labels of each group, the last column its rows; one more row of zeros is no group.
         attribute_L: the attribute of each label.
         overall_L: each label's share among its attribute's labels.
         shares_P: wanted share of rows of each part.
         total: all rows.
     """
 
-    rows_GL: npt.NDArray[np.float64]
+    rows_GL: sparse.csr_matrix
     attribute_L: Ints
     overall_L: npt.NDArray[np.float64]
     shares_P: npt.NDArray[np.float64]
@@ -234,11 +234,12 @@ def _even_out(
     if not len(kept):
         return
     kept = kept[np.argsort(attribute_L[kept], kind="stable")]
-    rows_GL = counts_GL[:, [*kept.tolist(), len(attribute_L)]].toarray()
-    rows_GL = np.concatenate([rows_GL, np.zeros((1, len(kept) + 1))])
+    chosen_GL = counts_GL.tocsc()[:, [*kept.tolist(), len(attribute_L)]].tocsr()
+    rows_GL = sparse.vstack([chosen_GL, sparse.csr_matrix((1, len(kept) + 1))]).tocsr()
     overall_L = totals_L[kept] / sums_A[attribute_L[kept]]
     shares = _Shares(rows_GL, attribute_L[kept], overall_L, shares_P, float(totals_L[-1]))
-    counts_PL = np.stack([rows_GL[:-1][part_G == part].sum(axis=0) for part in range(len(shares_P))])
+    parts = range(len(shares_P))
+    counts_PL = np.stack([np.asarray(chosen_GL[part_G == part].sum(axis=0)).ravel() for part in parts])
     everything = np.arange(len(kept))
     stuck: set[int] = set()
     for _ in range(most_steps):
@@ -254,12 +255,13 @@ def _even_out(
             stuck.add(place)
         else:
             return
-        moved_L = np.any([rows_GL[group, :-1] > 0 for group, _ in step], axis=0)
+        moved_L = rows_GL[[group for group, _ in step]].toarray()[:, :-1].any(axis=0)
         changed = set(shares.attribute_L[moved_L].tolist())
         stuck = {place for place in stuck if shares.attribute_L[place % len(kept)] not in changed}
         for group, target in step:
-            counts_PL[part_G[group]] -= rows_GL[group]
-            counts_PL[target] += rows_GL[group]
+            row_L = rows_GL[group].toarray().ravel()
+            counts_PL[part_G[group]] -= row_L
+            counts_PL[target] += row_L
             part_G[group] = target
 
 
@@ -269,8 +271,8 @@ def _best_step(
     """The move of one group, or the swap of two, that helps a part's share of a label most; ``None`` for none."""
     rows_GL = shares.rows_GL
     same_L = np.flatnonzero(shares.attribute_L == shares.attribute_L[label])
-    concerned_G = rows_GL[:-1, same_L].any(axis=1)
-    has_G, here_G = rows_GL[:-1, label] > 0, part_G == part
+    concerned_G = np.asarray(rows_GL[:-1, same_L].sum(axis=1)).ravel() > 0
+    has_G, here_G = rows_GL[:-1, [label]].toarray().ravel() > 0, part_G == part
     too_many = shares.gaps(counts_PL[[part]], same_L)[0, same_L == label][0] > 0
     inside = np.flatnonzero(concerned_G & here_G & (has_G == too_many))[:CANDIDATES]
     outside = np.flatnonzero(concerned_G & ~here_G & (has_G != too_many))
@@ -285,8 +287,12 @@ def _best_step(
     target = np.concatenate([target, to, part_G[outside]])
     if not len(first):
         return None
-    change_KL = rows_GL[second] - rows_GL[first]
-    used_L = rows_GL[np.concatenate([inside, outside]), :-1].any(axis=0)
+    tried = np.concatenate([inside, outside, [rows_GL.shape[0] - 1]])
+    tried_TL = rows_GL[tried].toarray()
+    place_G = np.full(rows_GL.shape[0], len(tried) - 1)
+    place_G[tried] = np.arange(len(tried))
+    change_KL = tried_TL[place_G[second]] - tried_TL[place_G[first]]
+    used_L = tried_TL[:, :-1].any(axis=0)
     columns = np.flatnonzero(np.isin(shares.attribute_L, shares.attribute_L[used_L]))
     part_K = np.full(len(first), part)
     before = shares.cost(counts_PL, np.arange(len(counts_PL)), columns)

@@ -61,7 +61,7 @@ def clean(
     facts = facts_of(catalog.images, cache=cache, jobs=jobs, progress=progress)
     photo_N = same_file(facts)
     same = same_keys([None if photo < 0 else photo for photo in photo_N.tolist()])
-    alike = np.concatenate([same, look_alikes(facts, photo_N)], axis=1)
+    alike = np.concatenate([same, look_alikes(facts, photo_N, cache=cache)], axis=1)
     identical_N, alike_N = (joined(pairs[0], pairs[1], len(catalog)) for pairs in (same, alike))
     found = [*_bad_images(catalog, facts), *_duplicates(catalog, identical_N, alike_N)]
     labels: Labels = {}

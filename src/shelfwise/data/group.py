@@ -4,6 +4,7 @@ It does not know splits or models; it numbers rows so that rows of one product s
 ``groups_of``, is arrays in, numbers out. Legend: N rows, U distinct photos, C colour numbers, E links.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +18,13 @@ from scipy.sparse.csgraph import connected_components
 from shelfwise.catalog import Catalog
 from shelfwise.data.alike import bases, likeness, luma_cells, residuals, tint_of
 from shelfwise.data.facts import FactTable, facts_of
+from shelfwise.data.store import Store
 from shelfwise.errors import UsageError
 from shelfwise.files import Progress
 from shelfwise.roles import CODE_NAMES, TITLE_NAMES
 
+#: The cache of look-alike pairs, and the number to raise when the comparison changes.
+STORE_NAME, REVISION = "alike-1.sqlite", 1
 #: Bits of 64 by which the hashes of look-alike photos may differ; a crop of 3 % a side costs up to 12.
 HASH_DISTANCE = 12
 #: Mean difference of the 32 tints, in levels of 255, up to which photos are compared further.
@@ -68,7 +72,7 @@ def near_duplicates(
     """
     facts = facts_of(catalog.images, cache=cache, jobs=jobs, progress=progress)
     keys = text_keys(catalog) if use_text else []
-    return groups_of(facts, keys, hash_distance=hash_distance, colour_distance=colour_distance)
+    return groups_of(facts, keys, hash_distance=hash_distance, colour_distance=colour_distance, cache=cache)
 
 
 def text_keys(catalog: Catalog) -> list[list[str | None]]:
@@ -99,6 +103,7 @@ def groups_of(
     hash_distance: int = HASH_DISTANCE,
     colour_distance: float = COLOUR_DISTANCE,
     least_detail: float = LEAST_DETAIL,
+    cache: Path | None = None,
 ) -> NDArray[np.int64]:
     """Return int64 [N] group numbers from picture facts and text keys; see ``near_duplicates``.
 
@@ -108,11 +113,12 @@ def groups_of(
         hash_distance: bits of 64.
         colour_distance: of tint, levels of 255.
         least_detail: photos with less ``detail`` are linked only where their files are identical.
+        cache: see ``look_alikes``.
     """
     photo_N = same_file(facts)
     links = [same_keys([None if photo < 0 else photo for photo in photo_N.tolist()])]
     links += [same_keys(column) for column in keys]
-    links.append(look_alikes(facts, photo_N, hash_distance, colour_distance, least_detail))
+    links.append(look_alikes(facts, photo_N, hash_distance, colour_distance, least_detail, cache))
     first, second = np.concatenate(links, axis=1)
     return joined(first, second, len(facts))
 
@@ -154,12 +160,16 @@ def look_alikes(
     hash_distance: int = HASH_DISTANCE,
     colour_distance: float = COLOUR_DISTANCE,
     least_detail: float = LEAST_DETAIL,
+    cache: Path | None = None,
 ) -> NDArray[np.int64]:
     """Return int64 [2, E]: pairs of rows (the first row of each distinct photo) whose photos look alike.
 
     Pairs near in hash and tint are candidates; those whose small lumas agree to the first order are
     aligned and compared in detail (``alike.likeness``). Pairs are taken in the order of the file digests,
     so that the order of the rows does not matter.
+
+    The pairs of a set of photos are kept in ``cache`` under the digests of all of them, so that the same
+    photos are compared once, whatever their names and order.
 
     Share of altered copies found, on 150 fashion and 100 myntra photos: JPEG 50, WebP, half or double
     size, 15 % darker, contrast 15 % up or down, cast of 5 %: 0.99 to 1; 15 % brighter, where whites clip:
@@ -170,18 +180,35 @@ def look_alikes(
     """
     rows = np.flatnonzero((photo_N >= 0) & (facts.detail >= least_detail))
     rows = rows[np.unique(photo_N[rows], return_index=True)[1]]
+    if cache is None:
+        return np.asarray(rows[_alike(facts, rows, hash_distance, colour_distance)], dtype=np.int64)
+    settings = f"{REVISION} {hash_distance} {colour_distance} {least_detail}".encode()
+    key = hashlib.blake2b(settings + facts.digest[rows].tobytes(), digest_size=16).digest()
+    with Store(cache / STORE_NAME) as store:
+        known = store.get([key]).get(key)
+        if known is None:
+            known = _alike(facts, rows, hash_distance, colour_distance).astype("<i8").tobytes()
+            store.put({key: known})
+    pairs = np.frombuffer(known, dtype="<i8").astype(np.int64).reshape(2, -1)
+    return np.asarray(rows[pairs], dtype=np.int64)
+
+
+def _alike(
+    facts: FactTable, rows: NDArray[np.int64], hash_distance: int, colour_distance: float
+) -> NDArray[np.int64]:
+    """Return int64 [2, E], pairs of positions in ``rows`` whose photos look alike."""
     pairs = close_pairs(facts.phash[rows], tints(facts.colour[rows]), hash_distance, colour_distance)
     pairs = pairs[:, _agreeing(facts.thumb[rows], pairs)]
-    near = rows[pairs].reshape(2, -1)
-    parts = np.array_split(near, 1 + near.shape[1] // 2048, axis=1)
+    parts = np.array_split(pairs, 1 + pairs.shape[1] // 2048, axis=1)
 
     def one_photograph(part: NDArray[np.int64]) -> NDArray[np.bool_]:
-        lumas = (facts.luma[side].reshape(-1, 48, 48) for side in part)
-        thumbs = (facts.thumb[side].reshape(-1, 16, 16, 3) for side in part)
+        lumas = (facts.luma[rows[side]].reshape(-1, 48, 48) for side in part)
+        thumbs = (facts.thumb[rows[side]].reshape(-1, 16, 16, 3) for side in part)
         return np.asarray(likeness(*lumas, *thumbs) >= ODDS)
 
     with ThreadPoolExecutor() as pool:
-        return near[:, np.concatenate(list(pool.map(one_photograph, parts)))]
+        kept = np.concatenate(list(pool.map(one_photograph, parts)))
+    return np.asarray(pairs[:, kept], dtype=np.int64)
 
 
 def tints(colour_UC: NDArray[np.uint8]) -> NDArray[np.uint8]:
