@@ -6,6 +6,9 @@ predicted by a model that has seen neither the row nor anything of its near-dupl
 
 import hashlib
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -52,22 +55,29 @@ def cross_fit(
     """
     if folds.ids != catalog.ids:
         raise PredictionError(f"the folds are of other products than {catalog.source}")
+    from shelfwise.models.towers import one_thread
+
     machine, catalog = machine or Machine(), catalog.remembering()
-    parts = []
-    for fold in range(folds.k):
+
+    def part(fold: int) -> tuple[npt.NDArray[np.int64], Predictions]:
         train, test = folds.train(fold), folds.test(fold)
         key = _fold_key(recipe, catalog, folds, fold, seed)
         saved = Path(out) / f"fold-{fold}-{key}.parquet" if out is not None else None
         if saved is not None and saved.exists():
-            part = Predictions.load(saved)
-        else:
-            predictor = recipe.fit(catalog.select(train), None, machine, seed)
-            part = predictor.predict(catalog.select(test), machine)
-            if saved is not None:
-                part.save(saved)
-        parts.append((test, part))
-        if machine.progress is not None:
-            machine.progress("cross-fitting", fold + 1, folds.k)
+            return test, Predictions.load(saved)
+        predictor = recipe.fit(catalog.select(train), None, machine, seed)
+        predictions = predictor.predict(catalog.select(test), machine)
+        if saved is not None:
+            predictions.save(saved)
+        return test, predictions
+
+    workers = min(folds.k, machine.jobs or os.cpu_count() or 1) if recipe.concurrent else 1
+    with one_thread() if workers > 1 else nullcontext(), ThreadPoolExecutor(workers) as pool:
+        parts = []
+        for fold, done in enumerate(pool.map(part, range(folds.k)), start=1):
+            parts.append(done)
+            if machine.progress is not None:
+                machine.progress("cross-fitting", fold, folds.k)
     return Predictions.join(parts, catalog.ids)
 
 

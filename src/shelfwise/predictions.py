@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -432,7 +432,14 @@ class Predictor(Protocol):
 
 @runtime_checkable
 class Recipe(Protocol):
-    """A frozen set of options that can turn a catalogue into a predictor."""
+    """A frozen set of options that can turn a catalogue into a predictor.
+
+    Attributes:
+        concurrent: whether several fits may run side by side, a thread each; false for a recipe that uses
+            the whole machine by itself.
+    """
+
+    concurrent: ClassVar[bool]
 
     @property
     def name(self) -> str:

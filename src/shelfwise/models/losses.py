@@ -113,7 +113,7 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         cell = REGISTRIES["loss"].get(loss.name)
-        options = {key: value for key, value in loss.options}
+        options = dict(loss.options)
 
         def with_options(logits_MC: torch.Tensor, target_M: torch.Tensor) -> torch.Tensor:
             result: torch.Tensor = cell(logits_MC, target_M, **options)

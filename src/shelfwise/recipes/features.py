@@ -3,6 +3,7 @@
 It knows embeddings and catalogues, not labels. Legend: N products, D features.
 """
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -61,6 +62,10 @@ def check_features(learnt_on: Mapping[str, str], given: Features) -> tuple[str, 
     return (f"vectors computed by {given.record}; the bundle was learnt on {learnt_on['engine']}",)
 
 
+#: Folds fitted side by side compute a picture's vector once.
+_REMEMBERING = threading.Lock()
+
+
 @dataclass(eq=False)
 class _Remembered:
     """What a catalogue's memo keeps of one backbone."""
@@ -86,35 +91,39 @@ def features(catalog: Catalog, backbone: Spec, machine: Machine) -> Features:
 
     if catalog.memo is None:
         return fresh(catalog)
-    key = ("features", backbone, machine.engine, machine.device)
-    kept: _Remembered | None = catalog.memo.get(key)
-    new = [
-        i
-        for i, path in enumerate(catalog.images)
-        if path is not None and (kept is None or path not in kept.rows)
-    ]
-    if kept is None or new:
-        found = fresh(catalog.select(new))
-        start = len(kept.rows) if kept is not None else 0
-        rows = dict(kept.rows) if kept is not None else {}
-        distinct: list[int] = []
-        for position, row in enumerate(new):
-            path = catalog.images[row]
-            if path not in rows:
-                rows[path] = start + len(distinct)
-                distinct.append(position)
-        vectors, errors = (
-            found.vectors[distinct],
-            {
-                start + at: found.errors[position]
-                for at, position in enumerate(distinct)
-                if position in found.errors
-            },
-        )
-        if kept is not None:
-            vectors, errors = np.concatenate([kept.found.vectors, vectors]), {**kept.found.errors, **errors}
-        kept = _Remembered(rows, replace(found, vectors=vectors, errors=errors))
-        catalog.memo[key] = kept
+    with _REMEMBERING:
+        key = ("features", backbone, machine.engine, machine.device)
+        kept: _Remembered | None = catalog.memo.get(key)
+        new = [
+            i
+            for i, path in enumerate(catalog.images)
+            if path is not None and (kept is None or path not in kept.rows)
+        ]
+        if kept is None or new:
+            found = fresh(catalog.select(new))
+            start = len(kept.rows) if kept is not None else 0
+            rows = dict(kept.rows) if kept is not None else {}
+            distinct: list[int] = []
+            for position, row in enumerate(new):
+                path = catalog.images[row]
+                if path not in rows:
+                    rows[path] = start + len(distinct)
+                    distinct.append(position)
+            vectors, errors = (
+                found.vectors[distinct],
+                {
+                    start + at: found.errors[position]
+                    for at, position in enumerate(distinct)
+                    if position in found.errors
+                },
+            )
+            if kept is not None:
+                vectors, errors = (
+                    np.concatenate([kept.found.vectors, vectors]),
+                    {**kept.found.errors, **errors},
+                )
+            kept = _Remembered(rows, replace(found, vectors=vectors, errors=errors))
+            catalog.memo[key] = kept
     where = [kept.rows.get(path, -1) if path is not None else -1 for path in catalog.images]
     vectors_ND = np.full((len(catalog), kept.found.vectors.shape[1]), np.nan, dtype=np.float32)
     at_N = np.array(where, dtype=np.int64)

@@ -11,7 +11,7 @@ own shares worth one vote.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,8 @@ class Neighbours(Options):
         backbone: of the embedding.
         k: how many labelled rows vote.
     """
+
+    concurrent: ClassVar[bool] = True
 
     by: Literal["embedding", "hash"] = "embedding"
     backbone: BackboneSpec = Field(
