@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -98,6 +99,22 @@ def test_a_vector_depends_on_its_picture_alone(spec: Spec, kind: str, tmp_path: 
         mixed[place] = images[0]
         assert np.array_equal(vectors(three, mixed, jobs=3)[place], expected[0])
         assert np.array_equal(vectors(one, mixed, jobs=2)[place], expected[0])
+
+
+def test_the_first_call_is_made_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Two threads that make OpenVINO's first call of a process together can wait for each other for ever."""
+    callers: list[int] = []
+    plain = OpenVINOEngine.run
+
+    def counted(self: OpenVINOEngine, images: np.ndarray) -> np.ndarray:
+        callers.append(threading.get_ident())
+        return plain(self, images)
+
+    built = build_backbone(CONV)
+    to_openvino(built.module, built.preprocess.size, tmp_path)
+    monkeypatch.setattr(OpenVINOEngine, "run", counted)
+    OpenVINOEngine(tmp_path, "f32", 2)
+    assert callers == [threading.get_ident()]
 
 
 def test_engines_are_safe_to_share_between_threads():

@@ -105,6 +105,9 @@ class OpenVINOEngine:
         self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(jobs):
             self._free.put(compiled.create_infer_request())
+        # OpenVINO's binding sets itself up inside the first call. Two threads that make it together wait for
+        # each other for ever, one with Python's lock and one with the binding's, so it is made here, alone.
+        self.run(np.zeros(tuple(compiled.input(0).shape), np.uint8))
 
     def run(self, images_BHWC: Images) -> Vectors:
         """Return the vectors of one picture."""
