@@ -80,7 +80,8 @@ def test_a_killed_embed_goes_on_and_equals_an_undisturbed_one(drawn: Path, tmp_p
 
     code = (
         "import sys, pathlib, numpy as np, shelfwise as sw\n"
-        "found = sw.embed(sorted(pathlib.Path(sys.argv[1]).iterdir()), sw.backbone('lite0'), cache=pathlib.Path(sys.argv[2]))\n"
+        "photos = sorted(pathlib.Path(sys.argv[1]).iterdir())\n"
+        "found = sw.embed(photos, sw.backbone('lite0'), cache=pathlib.Path(sys.argv[2]))\n"
         "print(found.computed, __import__('hashlib').sha256(found.vectors.tobytes()).hexdigest())\n"
     )
     outputs = [
