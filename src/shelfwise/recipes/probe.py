@@ -225,14 +225,18 @@ def learn_space(vectors_ND: Floats, components: int) -> Space:
     import torch
 
     n = len(vectors_ND)
-    rooted = np.copysign(np.sqrt(np.abs(vectors_ND)), vectors_ND)
-    centre = rooted.mean(axis=0, dtype=np.float64)
-    rooted -= centre.astype(np.float32)
-    scale = np.maximum(np.sqrt(np.square(rooted).mean(axis=0, dtype=np.float64)), 1e-3)
-    rooted /= scale.astype(np.float32)
-    total = float(np.square(rooted).mean(axis=0, dtype=np.float64).sum())
-    chosen = np.random.default_rng(0).permutation(n)[:AXES_ROWS]
-    some_ND = torch.from_numpy(rooted[chosen])
+    sum_D, square_D = np.zeros((2, vectors_ND.shape[1]))
+    for start in range(0, n, ROWS):
+        part_nD = vectors_ND[start : start + ROWS]
+        square_D += np.abs(part_nD).sum(axis=0, dtype=np.float64)
+        sum_D += np.copysign(np.sqrt(np.abs(part_nD)), part_nD).sum(axis=0, dtype=np.float64)
+    centre = sum_D / n
+    variance_D = np.maximum(square_D / n - centre**2, 0)
+    scale = np.maximum(np.sqrt(variance_D), 1e-3)
+    total = float((variance_D / scale**2).sum())
+    chosen_ND = vectors_ND[np.random.default_rng(0).permutation(n)[:AXES_ROWS]]
+    rooted_ND = np.copysign(np.sqrt(np.abs(chosen_ND)), chosen_ND)
+    some_ND = torch.from_numpy((rooted_ND - centre.astype(np.float32)) / scale.astype(np.float32))
     gram_DD = some_ND.T @ some_ND
     dimension = len(gram_DD)
     kept = min(components, n, dimension)
