@@ -13,7 +13,7 @@ from shelfwise.catalog import Catalog
 from shelfwise.config import DataOptions, RunOptions, make_recipe, override, read_run, run_options, to_toml
 from shelfwise.data.clean import clean
 from shelfwise.data.facts import facts_of
-from shelfwise.data.group import near_duplicates
+from shelfwise.data.group import groups_of, text_keys
 from shelfwise.describe import Description, describe
 from shelfwise.errors import ConfigError, UsageError, listing, suggest
 from shelfwise.files import cache_directory, write_text
@@ -187,7 +187,7 @@ def check(
         catalog = read_data(options.data)
     cache = cache_directory(machine.cache)
     facts = facts_of(catalog.images, cache=cache, jobs=machine.jobs, progress=machine.progress)
-    groups = near_duplicates(catalog, cache=cache, jobs=machine.jobs)
+    groups = groups_of(facts, text_keys(catalog), cache=cache)
     found = clean(catalog, cache=cache, jobs=machine.jobs)
     return _without_repeats(findings + catalog.findings + found), describe(catalog, facts, groups=groups)
 
