@@ -27,7 +27,7 @@ LAYERS = {
     7: "bundle",
     8: "fit start",
     9: "demo toys testing",
-    10: "cli",
+    10: "cli cli.options cli.learn cli.answer cli.inspect cli.__main__",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 #: Two branches of layer 2 that know nothing of each other.

@@ -1,0 +1,44 @@
+"""Verbs: parse, call one library function, print.
+
+It holds no logic of its own. Nothing heavy is imported before a verb runs, so ``--help`` is quick.
+"""
+
+import os
+import sys
+from typing import Any, NoReturn
+
+import typer
+
+from shelfwise.cli import learn, answer, inspect  # isort: skip  (the order of the verbs in --help)
+from shelfwise.cli.options import app
+from shelfwise.errors import ShelfwiseError
+
+__all__ = ["answer", "app", "inspect", "learn", "run"]
+
+#: Exit code after Ctrl-C, as shells have it; typer returns it instead of raising.
+STOPPED = 130
+
+
+def run() -> NoReturn:
+    """Run the command line; the process edge, where every error becomes one readable message."""
+    # Threads that wait without spinning: on a busy machine small products are several times faster.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # The click that typer uses, its own copy or the installed one.
+    click_error: type[Any] = typer.BadParameter.mro()[2]
+    try:
+        code = app(standalone_mode=False)
+        if code == STOPPED:
+            raise KeyboardInterrupt
+        sys.exit(code if isinstance(code, int) else 0)
+    except click_error as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except ShelfwiseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        print("stopped; nothing is left half-written, run it again to go on", file=sys.stderr)
+        sys.exit(STOPPED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

@@ -1,0 +1,5 @@
+"""Runs the command line: ``python -m shelfwise.cli``."""
+
+from shelfwise.cli import run
+
+run()

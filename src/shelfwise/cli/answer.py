@@ -1,0 +1,167 @@
+"""Verbs that answer and score: predict, evaluate, compare.
+
+They parse, call one library function and print.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shelfwise.cli.options import (
+    Attributes,
+    Cache,
+    Category,
+    Device,
+    Engine,
+    Id,
+    Image,
+    Images,
+    Jobs,
+    Metric,
+    Seed,
+    Table,
+    app,
+    columns_of,
+    machine_of,
+    say,
+)
+from shelfwise.errors import UsageError
+
+if TYPE_CHECKING:
+    from shelfwise.bundle import Bundle
+    from shelfwise.catalog import Catalog
+    from shelfwise.predictions import Answers, Machine, Predictions
+
+
+@app.command()
+def predict(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE")],
+    table: Annotated[Path, typer.Argument(metavar="TABLE|PHOTO", help="A table of products, or one photo.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Ends in .csv or .parquet.")] = None,
+    images: Images = None,
+    category: Category = "",
+    id: Id = "",
+    image: Image = "",
+    filler: Annotated[str | None, typer.Option(help="What unused and unanswered cells hold.")] = None,
+    keep_stated: Annotated[
+        bool, typer.Option("--keep-stated", help="Copy stated values, answer empty cells.")
+    ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Add state, probability and runner-up columns.")
+    ] = False,
+    jobs: Jobs = None,
+    device: Device = "auto",
+    engine: Engine = "auto",
+    cache: Cache = None,
+) -> None:
+    """Answer every product of a table, or one photo (then --category is its category)."""
+    from shelfwise.bundle import load
+    from shelfwise.roles import IMAGE_ENDINGS
+
+    loaded = load(bundle)
+    with machine_of(cache, jobs, device, engine) as machine:
+        if table.suffix.lower() in IMAGE_ENDINGS:
+            one = loaded.answer_one(table, category=category or None, id=id or None, machine=machine)
+            print(json.dumps(one, ensure_ascii=False, indent=1))
+            raise typer.Exit(0 if one["error"] is None else 1)
+        if out is None:
+            raise UsageError("predicting a table needs -o OUT.csv or -o OUT.parquet")
+        if out.suffix not in (".csv", ".parquet"):
+            raise UsageError(
+                f"answers are written to .csv or .parquet, not {out.suffix or 'no ending'!r}: {out}"
+            )
+        catalog = loaded.read(table, images=images, columns=columns_of(id, category, image, "", "", ""))
+        answers = loaded.answer(catalog, keep_stated=keep_stated, machine=machine)
+        answers.write(out, filler=filler, explain=explain)
+    say(catalog.findings)
+    for note in answers.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(
+        f"wrote {out}: {len(answers):,} rows, {len(answers.errors):,} with errors, "
+        f"{len(answers.guessed):,} with a predicted category; see {out.with_suffix('.errors.csv').name}"
+    )
+
+
+@app.command()
+def evaluate(
+    source: Annotated[Path, typer.Argument(metavar="BUNDLE|OUT", help="A bundle, or answers it wrote.")],
+    table: Table,
+    images: Images = None,
+    attributes: Attributes = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Write the report: .json, .parquet, .csv, .txt.")
+    ] = None,
+    metric: Metric = "harmonic_f1",
+    seed: Seed = 0,
+    jobs: Jobs = None,
+    device: Device = "auto",
+    engine: Engine = "auto",
+    cache: Cache = None,
+) -> None:
+    """Score a bundle or a file of answers on a table with the truth, with intervals."""
+    from shelfwise.data.group import near_duplicates
+    from shelfwise.evaluate import evaluate as run_evaluate
+    from shelfwise.files import cache_directory
+
+    with machine_of(cache, jobs, device, engine) as machine:
+        catalog, predictions = _scored(source, table, images, attributes, machine)
+        groups = near_duplicates(catalog, cache=cache_directory(cache), jobs=jobs, progress=machine.progress)
+        report = run_evaluate(predictions, catalog, groups=groups, metric=metric, seed=seed or 0)
+    print(report)
+    if out is not None:
+        report.write(out)
+
+
+def _scored(
+    source: Path, table: Path, images: Path | None, attributes: Path | None, machine: "Machine"
+) -> "tuple[Catalog, Predictions | Answers]":
+    """Read the truth, and answer it with a bundle or read answers from a file."""
+    from shelfwise.bundle import load
+    from shelfwise.catalog import Catalog
+    from shelfwise.layouts import read_answers
+
+    if source.is_dir():
+        bundle: Bundle = load(source)
+        catalog = bundle.read(table, images=images)
+        return catalog, bundle.predict(catalog, machine)
+    catalog = Catalog.read(table, images=images, attributes=attributes)
+    return catalog, read_answers(source, catalog)
+
+
+@app.command()
+def compare(
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="A B ... TABLE", help="Bundles or answers, then the table.")
+    ],
+    images: Images = None,
+    attributes: Attributes = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Write the comparison: .json, .csv, .parquet.")
+    ] = None,
+    metric: Metric = "harmonic_f1",
+    seed: Seed = 0,
+    jobs: Jobs = None,
+    device: Device = "auto",
+    engine: Engine = "auto",
+    cache: Cache = None,
+) -> None:
+    """Say whether a difference is real: paired, with intervals; all against the first."""
+    from shelfwise.data.group import near_duplicates
+    from shelfwise.evaluate import compare as run_compare
+    from shelfwise.files import cache_directory
+
+    if len(sources) < 3:
+        raise UsageError("compare needs two or more bundles or answer files, then the table with the truth")
+    *entries, table = sources
+    with machine_of(cache, jobs, device, engine) as machine:
+        scored = [(str(entry), *_scored(entry, table, images, attributes, machine)) for entry in entries]
+        catalog = scored[0][1]
+        groups = near_duplicates(catalog, cache=cache_directory(cache), jobs=jobs, progress=machine.progress)
+        named = [(name, predictions) for name, _, predictions in scored]
+        comparison = run_compare(named, catalog, groups=groups, metric=metric, seed=seed or 0)
+    print(comparison)
+    if out is not None:
+        comparison.write(out)

@@ -1,0 +1,132 @@
+"""Verbs that look at data and bundles: clean, embed, list, show.
+
+They parse, call one library function and print.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from shelfwise.cli.options import (
+    Attributes,
+    Cache,
+    Category,
+    Device,
+    Engine,
+    Id,
+    Ignore,
+    Image,
+    Images,
+    Jobs,
+    Number,
+    Out,
+    Table,
+    Text,
+    app,
+    columns_of,
+    machine_of,
+)
+
+
+@app.command()
+def clean(
+    table: Table,
+    out: Out,
+    images: Images = None,
+    attributes: Attributes = None,
+    id: Id = "",
+    category: Category = "",
+    image: Image = "",
+    text: Text = "",
+    number: Number = "",
+    ignore: Ignore = "",
+    jobs: Jobs = None,
+    cache: Cache = None,
+) -> None:
+    """Find duplicates, conflicting labels and bad images; writes findings, changes nothing."""
+    from shelfwise.catalog import Catalog
+    from shelfwise.data.clean import clean as run_clean
+    from shelfwise.files import cache_directory
+
+    columns = columns_of(id, category, image, text, number, ignore)
+    catalog = Catalog.read(table, images=images, attributes=attributes, columns=columns)
+    with machine_of(cache, jobs, "auto", "auto") as machine:
+        findings = run_clean(catalog, cache=cache_directory(cache), jobs=jobs, progress=machine.progress)
+    findings.write(out)
+    counted = ", ".join(f"{count} {kind}" for kind, count in findings.counts().items())
+    print(f"wrote {out}: {len(findings)} findings" + (f": {counted}" if counted else ""))
+
+
+@app.command()
+def embed(
+    table: Table,
+    images: Images = None,
+    backbone: Annotated[str, typer.Option(help="See: shelfwise list backbones.")] = "lite0",
+    id: Id = "",
+    image: Image = "",
+    jobs: Jobs = None,
+    device: Device = "auto",
+    engine: Engine = "auto",
+    cache: Cache = None,
+) -> None:
+    """Fill the embedding cache."""
+    from shelfwise.catalog import Catalog
+    from shelfwise.files import cache_directory
+    from shelfwise.models.embed import embed as run_embed
+    from shelfwise.registry import REGISTRIES
+
+    catalog = Catalog.read(table, images=images, columns=columns_of(id, "", image, "", "", ""))
+    spec = REGISTRIES["backbone"].spec(backbone)
+    with machine_of(cache, jobs, device, engine) as machine:
+        found = run_embed(
+            catalog,
+            spec,
+            cache=cache_directory(cache),
+            engine=engine,
+            device=device,
+            jobs=jobs,
+            progress=machine.progress,
+        )
+    known = len(found) - len(found.errors) - found.computed
+    print(
+        f"{found.computed:,} photos embedded, {known:,} known before, {len(found.errors):,} with errors; {found.record}"
+    )
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[
+        str, typer.Argument(help="backbones, heads, losses, metrics or recipes; all if left out.")
+    ] = "",
+) -> None:
+    """List what is registered, with its options."""
+    from shelfwise.start import registered
+
+    print(registered(kind), end="")
+
+
+@app.command()
+def show(bundle: Annotated[Path, typer.Argument(metavar="BUNDLE")]) -> None:
+    """Show what a bundle is: its recipe, taxonomy and expected score."""
+    from shelfwise.bundle import load, run_table
+    from shelfwise.config import to_toml
+
+    loaded = load(bundle)
+    for key, value in loaded.summary.items():
+        print(f"{key}: {_plain(value)}")
+    print()
+    print(to_toml(run_table(loaded.run)))
+    print(loaded.report)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, list):
+        return (
+            " to ".join(map(_plain, value))
+            if all(isinstance(v, float) for v in value)
+            else ", ".join(map(str, value)) or "none"
+        )
+    return str(value)

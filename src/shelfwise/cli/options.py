@@ -1,0 +1,78 @@
+"""Options: the flags that verbs share, the app they register on, and what they print alike.
+
+It knows no verb. Nothing heavy is imported here, so ``--help`` is quick.
+"""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from shelfwise.findings import Findings
+    from shelfwise.predictions import Machine
+    from shelfwise.roles import Columns
+
+app = typer.Typer(
+    name="shelfwise",
+    help="Fill in a product catalogue from its photos and text, and say how sure.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Table = Annotated[Path, typer.Argument(metavar="TABLE", help="CSV, TSV, Parquet or xlsx of products.")]
+Out = Annotated[Path, typer.Option("-o", "--out", help="Where to write.")]
+Images = Annotated[Path | None, typer.Option(help="Image folder; by default the table's own.")]
+Attributes = Annotated[
+    Path | None, typer.Option(help="Each category's attributes, for columns attr_1, attr_2 ...")
+]
+Id = Annotated[str, typer.Option("--id", help="Id column.")]
+Category = Annotated[str, typer.Option("--category", help="Category column.")]
+Image = Annotated[str, typer.Option("--image", help="Image column.")]
+Text = Annotated[str, typer.Option("--text", metavar="COLUMN[,COLUMN]", help="Columns of free text.")]
+Number = Annotated[str, typer.Option("--number", metavar="COLUMN[,COLUMN]", help="Columns of numbers.")]
+Ignore = Annotated[str, typer.Option("--ignore", metavar="COLUMN[,COLUMN]", help="Columns to leave out.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of folds and training.")]
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="Threads; by default one a core. Never changes an answer.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Engine = Annotated[str, typer.Option(help="auto, openvino, torch, torch-bf16 or cuda.")]
+Cache = Annotated[
+    Path | None, typer.Option(help="Cache folder; by default SHELFWISE_CACHE or ~/.cache/shelfwise.")
+]
+Metric = Annotated[str, typer.Option(help="The metric that leads; see: shelfwise list metrics.")]
+
+
+@contextlib.contextmanager
+def machine_of(cache: Path | None, jobs: int | None, device: str, engine: str) -> Iterator["Machine"]:
+    """A machine that shows its progress: a bar on a terminal, plain lines elsewhere."""
+    from shelfwise.predictions import Machine
+    from shelfwise.progress import shown
+
+    with shown() as progress:
+        yield Machine(cache, jobs, device, engine, progress)
+
+
+def columns_of(id: str, category: str, image: str, text: str, number: str, ignore: str) -> "Columns":
+    """The columns that the flags settle; several names are parted by commas."""
+    from shelfwise.roles import Columns
+
+    def names(cell: str) -> tuple[str, ...]:
+        return tuple(part.strip() for part in cell.split(",") if part.strip())
+
+    return Columns(id or None, category or None, image or None, names(text), names(number), (), names(ignore))
+
+
+def say(findings: "Findings", most: int = 12) -> None:
+    """Print findings to stderr, the worst first, the rest counted."""
+    for finding in list(findings)[:most]:
+        print(finding, file=sys.stderr)
+    if len(findings) > most:
+        counted = ", ".join(f"{count} {kind}" for kind, count in findings.counts().items())
+        print(f"... {len(findings)} findings in all: {counted}. See: shelfwise check", file=sys.stderr)
