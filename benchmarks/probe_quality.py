@@ -31,7 +31,7 @@ from shelfwise.catalog import Catalog
 from shelfwise.data.group import near_duplicates
 from shelfwise.evaluate import evaluate
 from shelfwise.files import cache_directory
-from shelfwise.fit import cross_fit
+from shelfwise.crossfit import cross_fit
 from shelfwise.predictions import Block, Machine, Predictions
 from shelfwise.recipes.features import features
 from shelfwise.recipes.probe import Probe

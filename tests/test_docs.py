@@ -37,14 +37,20 @@ def anchors(page: Path) -> set[str]:
 
 
 def commands() -> dict[str, set[str]]:
-    """Every verb with its long options."""
+    """Every verb with its long options, those of its own verbs included."""
     import typer
 
     from shelfwise.cli import app
 
     group = typer.main.get_command(app)
     return {
-        verb: {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+        verb: {
+            option
+            for inner in getattr(command, "commands", {verb: command}).values()
+            for parameter in inner.params
+            for option in parameter.opts
+            if option.startswith("--")
+        }
         for verb, command in group.commands.items()  # type: ignore[attr-defined]
     }
 

@@ -8,10 +8,11 @@ import polars as pl
 import pytest
 
 from shelfwise import metrics
+from shelfwise.answers import AnswerBlock, Answers, RowError
 from shelfwise.catalog import Catalog
 from shelfwise.errors import CatalogError, PredictionError, ShelfwiseError, UsageError
 from shelfwise.evaluate import compare, evaluate
-from shelfwise.predictions import AnswerBlock, Answers, Block, Predictions, RowError
+from shelfwise.predictions import Block, Predictions
 from shelfwise.report import Report
 from shelfwise.roles import Columns
 from shelfwise.taxonomy import Choice, Taxonomy

@@ -16,23 +16,38 @@ SOURCE = Path(shelfwise.__file__).parent
 LAYERS = {
     0: "errors registry files progress drawings drawings.fabrics drawings.garments drawings.sarees "
     "drawings.stages",
-    1: "taxonomy tables roles layouts locate cells splits catalog predictions findings config",
-    2: "plaintext metrics align report data data.images data.headers data.colour data.store data.facts data.group "
-    "data.clean data.alike",
+    1: "taxonomy tables roles layouts locate cells splits catalog answers predictions findings config",
+    2: "plaintext metrics align report renames changes diff relayout affected recode "
+    "data data.images data.headers data.colour data.store data.facts data.group data.clean data.alike",
     3: "models models.backbones models.towers models.weights models.clip_tower models.engines models.runners "
     "models.parity models.embed models.heads models.losses models.nearest models.solver "
-    "models.torchvision_repair shelves rendering",
-    5: "recipes recipes.features recipes.routing recipes.weights recipes.probe recipes.neighbours",
+    "models.torchvision_repair shelves rendering "
+    "trust trust.evidence trust.calibrate trust.decide trust.promise trust.audit trust.noise trust.learnt "
+    "trust.claims trust.lexicon trust.sequences trust.wording",
+    5: "recipes recipes.features recipes.routing recipes.votes recipes.weights recipes.probe "
+    "recipes.neighbours recipes.remapped recipes.index recipes.oddness",
     6: "evaluate describe",
-    7: "bundle",
-    8: "fit start",
+    7: "bundle pages pages.parts pages.svg pages.curves pages.charts pages.certainty pages.scores pages.prices "
+    "pages.stock pages.gallery pages.differences",
+    8: "fit start migrate auditing",
     9: "demo toys testing",
-    10: "cli cli.options cli.learn cli.answer cli.inspect cli.__main__",
+    10: "cli cli.options cli.learn cli.answer cli.inspect cli.audit cli.taxonomy cli.__main__",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 #: Two branches of layer 2 that know nothing of each other.
 SCORES = ("metrics", "align", "report")
-HEAVY = ("torch", "torchvision", "sklearn", "openvino", "timm", "open_clip", "polars", "pyarrow", "scipy")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "sklearn",
+    "openvino",
+    "timm",
+    "open_clip",
+    "polars",
+    "pyarrow",
+    "scipy",
+    "matplotlib",
+)
 #: The registry names the modules that register, as text; the package's own file is lazy.
 LOOSE = ("__init__",)
 

@@ -9,11 +9,12 @@ import polars as pl
 import pytest
 
 from conftest import Toy
+from shelfwise.answers import AnswerBlock, Answers, RowError
 from shelfwise.catalog import Catalog
 from shelfwise.errors import PredictionError, UsageError
 from shelfwise.evaluate import evaluate
 from shelfwise.layouts import answer_frame, read_answers, write_answers
-from shelfwise.predictions import AnswerBlock, Answers, Block, Predictions, RowError
+from shelfwise.predictions import Block, Predictions
 from shelfwise.roles import Columns, Layout
 from shelfwise.taxonomy import Choice, Number, Taxonomy
 

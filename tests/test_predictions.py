@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import Toy
+from shelfwise.answers import RowError
 from shelfwise.catalog import Catalog
 from shelfwise.errors import PredictionError
-from shelfwise.predictions import Block, Predictions, RowError, uniform
+from shelfwise.predictions import Block, Predictions, uniform
 from shelfwise.taxonomy import Choice, Number, Taxonomy
 
 TAXONOMY = Taxonomy(
@@ -64,23 +65,27 @@ def test_every_row_is_in_one_place():
         Predictions(TAXONOMY, ("a", "b"), (Block("Sarees", np.arange(2), np.ones((2, 2), np.float32)),))
 
 
+def cell(value, probability, runner_up, second):
+    return {
+        "value": value,
+        "probability": probability,
+        "state": "unsure" if value is None else "answered",
+        "candidate": value,
+        "runner_up": runner_up,
+        "runner_up_probability": second,
+    }
+
+
 def test_answers_by_hand():
     answers = predictions().answers()
-    assert answers.of(0) == {
-        "color": {"value": "tea", "probability": 0.75, "state": "answered", "runner_up": "black"}
-    }
+    assert answers.of(0) == {"color": cell("tea", 0.75, "black", 0.25)}
     sarees = answers.of(1)
-    assert sarees["border"] == {"value": "none", "probability": 0.7, "state": "answered", "runner_up": "big"}
+    assert sarees["border"] == cell("none", 0.7, "big", 0.2)
     assert sarees["color"]["value"] == "red"
-    assert sarees["odd"] == {"value": None, "probability": 0.0, "state": "unsure", "runner_up": None}
+    assert sarees["odd"] == cell(None, None, None, None)
     assert answers.of(2) == {}
     assert answers.of(3)["color"]["value"] == "black"
-    assert answers.of(5)["color"] == {
-        "value": "white",
-        "probability": 1.0,
-        "state": "answered",
-        "runner_up": "red",
-    }
+    assert answers.of(5)["color"] == cell("white", 1.0, "red", 0.0)
 
 
 def test_the_table_of_errors():

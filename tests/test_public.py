@@ -19,7 +19,12 @@ def documented() -> str:
 
 
 def commands() -> dict[str, typer.core.TyperCommand]:
-    return dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    """Every verb; those with verbs of their own as ``verb inner``."""
+    found = {}
+    for verb, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        inner = getattr(command, "commands", None)
+        found |= {f"{verb} {name}": each for name, each in inner.items()} if inner else {verb: command}
+    return found
 
 
 def test_public_names_are_there_and_sorted():

@@ -10,16 +10,20 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from shelfwise.answers import Answers
     from shelfwise.bundle import Bundle, load
     from shelfwise.catalog import Catalog
+    from shelfwise.crossfit import cross_fit
     from shelfwise.data.clean import clean
     from shelfwise.data.group import near_duplicates
+    from shelfwise.diff import diff
     from shelfwise.errors import ShelfwiseError
     from shelfwise.evaluate import compare, evaluate
     from shelfwise.findings import Finding, Findings
-    from shelfwise.fit import cross_fit, fit
+    from shelfwise.fit import fit
+    from shelfwise.migrate import migrate
     from shelfwise.models.embed import embed
-    from shelfwise.predictions import Answers, Machine, Predictions
+    from shelfwise.predictions import Machine, Predictions
     from shelfwise.recipes.neighbours import Neighbours
     from shelfwise.recipes.probe import Probe
     from shelfwise.registry import Spec, backbone, heads, loss, register
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
     from shelfwise.taxonomy import Choice, Number, Taxonomy
 
 _HOMES = {
-    "Answers": "predictions",
+    "Answers": "answers",
     "Bundle": "bundle",
     "Catalog": "catalog",
     "Choice": "taxonomy",
@@ -50,13 +54,15 @@ _HOMES = {
     "backbone": "registry",
     "clean": "data.clean",
     "compare": "evaluate",
-    "cross_fit": "fit",
+    "cross_fit": "crossfit",
+    "diff": "diff",
     "embed": "models.embed",
     "evaluate": "evaluate",
     "fit": "fit",
     "heads": "registry",
     "load": "bundle",
     "loss": "registry",
+    "migrate": "migrate",
     "near_duplicates": "data.group",
     "register": "registry",
 }
@@ -84,12 +90,14 @@ __all__ = [
     "clean",
     "compare",
     "cross_fit",
+    "diff",
     "embed",
     "evaluate",
     "fit",
     "heads",
     "load",
     "loss",
+    "migrate",
     "near_duplicates",
     "register",
 ]

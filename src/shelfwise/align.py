@@ -14,10 +14,11 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from shelfwise.answers import AnswerBlock, Answers, check_rows
 from shelfwise.catalog import Catalog
 from shelfwise.cells import UNKNOWN, label_columns
 from shelfwise.errors import CatalogError, PredictionError, listing
-from shelfwise.predictions import AnswerBlock, Answers, Predictions, check_rows
+from shelfwise.predictions import Predictions
 from shelfwise.taxonomy import Choice, Taxonomy
 
 Ints = npt.NDArray[np.int64]

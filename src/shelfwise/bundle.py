@@ -15,17 +15,27 @@ from typing import Any
 
 import polars as pl
 
+from shelfwise.answers import Answers
 from shelfwise.catalog import Catalog, Schema
 from shelfwise.config import RunOptions, make_recipe, run_options, to_toml
-from shelfwise.errors import BundleError, ConfigError, listing
+from shelfwise.errors import BundleError, ConfigError, UsageError, listing
 from shelfwise.files import replacing_directory, settle, sha256
-from shelfwise.predictions import Answers, Machine, Predictions, Predictor, Recipe
+from shelfwise.predictions import Machine, Predictions, Predictor, Recipe
+from shelfwise.recipes.index import FILE as INDEX_FILE
+from shelfwise.recipes.index import TrainingIndex
+from shelfwise.recipes.remapped import Remapped, load_remapped
 from shelfwise.report import Report
 from shelfwise.roles import Columns, Layout, Roles
 from shelfwise.taxonomy import Taxonomy
+from shelfwise.trust.calibrate import out_of_fold
+from shelfwise.trust.claims import Reader
+from shelfwise.trust.decide import Rule
+from shelfwise.trust.evidence import Evidence
+from shelfwise.trust.promise import Promise, promise
 
 FORMAT = 1
 INDEX = "bundle.json"
+EVIDENCE, DECISION, CLAIMS = "evidence.parquet", "decision.json", "claims.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +48,10 @@ class Bundle:
         predictor: what was learnt.
         report: what to expect on unseen products, measured out of fold.
         run: the run file with every default written out.
+        evidence: out-of-fold probabilities beside the truth; any promise is worked out from it.
+        rule: how probabilities become answers.
+        index: the products learnt from: look-alikes, familiarity.
+        claims: what listing texts state, if the training table had texts.
     """
 
     schema: Schema
@@ -45,11 +59,30 @@ class Bundle:
     predictor: Predictor
     report: Report
     run: RunOptions
+    evidence: Evidence | None = None
+    rule: Rule | None = None
+    index: TrainingIndex | None = None
+    claims: Reader | None = None
 
     @property
     def taxonomy(self) -> Taxonomy:
         """Categories, attributes, values."""
         return self.schema.taxonomy
+
+    @property
+    def migrated_from(self) -> tuple[str, ...]:
+        """Hashes of the taxonomies it answered under before, the first one first; none where it was fitted."""
+        return self.predictor.history if isinstance(self.predictor, Remapped) else ()
+
+    @property
+    def untrained(self) -> frozenset[tuple[str, str]]:
+        """Every (category, attribute) that came with a change of the taxonomy and has not been learnt."""
+        return self.predictor.untrained if isinstance(self.predictor, Remapped) else frozenset()
+
+    @property
+    def untrained_values(self) -> frozenset[tuple[str, str, str]]:
+        """Every (category, attribute, value) of a learnt attribute that has not been learnt itself."""
+        return self.predictor.untrained_values if isinstance(self.predictor, Remapped) else frozenset()
 
     def read(
         self, source: Any, *, images: str | Path | None = None, columns: Columns | None = None
@@ -62,25 +95,107 @@ class Bundle:
         return Catalog.read(source, images=images, columns=columns, schema=self.schema)
 
     def predict(self, catalog: Catalog, machine: Machine | None = None) -> Predictions:
-        """Return probabilities for every product."""
-        return self.predictor.predict(catalog.under(self.schema), machine or Machine())
+        """Return calibrated probabilities for every product, and how familiar its picture is."""
+        found = self._predict(catalog.under(self.schema), machine or Machine())
+        return found if self.rule is None else self.rule.calibration.apply(found)
+
+    def _predict(self, catalog: Catalog, machine: Machine) -> Predictions:
+        found = self.predictor.predict(catalog, machine)
+        if self.index is None:
+            return found
+        return replace(found, familiarity=self.index.familiarity(catalog, machine))
+
+    @cached_property
+    def calibrated(self) -> Evidence | None:
+        """The evidence with calibrated probabilities, each row's by a calibration fitted without its fold."""
+        return None if self.evidence is None else out_of_fold(self.evidence)
+
+    def promise(
+        self, precision: float | None = None, confidence: float | None = None, over: str | None = None
+    ) -> Promise:
+        """Find the thresholds that keep a promise; what is left out is as the run file has it.
+
+        Raises:
+            BundleError: the bundle keeps no evidence to make promises from.
+            UsageError: no precision, or numbers outside (0, 1).
+        """
+        given = self.run.decide
+        precision = given.precision if precision is None else precision
+        if self.calibrated is None or self.rule is None:
+            raise BundleError("this bundle keeps no evidence, so it cannot promise a precision; fit it again")
+        if precision is None:
+            raise UsageError("a promise needs a precision, such as 0.95")
+        confidence = given.confidence if confidence is None else confidence
+        return promise(self.calibrated, precision, confidence, over or given.over, self.rule.untrained)
 
     def answer(
-        self, catalog: Catalog, *, keep_stated: bool = False, machine: Machine | None = None
+        self,
+        catalog: Catalog,
+        *,
+        precision: float | None = None,
+        confidence: float | None = None,
+        over: str | None = None,
+        every_cell: bool = False,
+        keep_stated: bool = False,
+        machine: Machine | None = None,
     ) -> Answers:
-        """Answer every cell from photo and text, never from the stated cell.
+        """Answer cells from photo and text, never from the stated cell.
 
         Args:
             catalog: the products, read by ``read`` or by ``Catalog.read``.
+            precision: answer only what is right this often (``trust.promise``); by default as the run file says,
+                which is every cell if it says nothing.
+            confidence: how sure the promise is to be.
+            over: what keeps it: ``attribute``, ``attribute-alone`` or ``catalogue``.
+            every_cell: answer every cell, whatever the promise and familiarity say.
             keep_stated: copy stated values and answer empty cells only.
             machine: where to compute.
+
+        Raises:
+            BundleError, UsageError: as ``promise``.
         """
         catalog = catalog.under(self.schema)
-        answers = self.predict(catalog, machine).answers()
+        promised = precision is not None or self.run.decide.precision is not None
+        kept = self.promise(precision, confidence, over) if promised and not every_cell else None
+        found = self._predict(catalog, machine or Machine())
+        if self.rule is None:
+            answers = found.answers()
+        else:
+            answers = self.rule.answers(found, kept, every_cell=every_cell, alarm=self.run.decide.alarm)
+        if kept is not None:
+            answers = replace(answers, notes=(*answers.notes, str(kept)))
         field = catalog.schema.roles.category
         cells = tuple(catalog.frame[field].to_list()) if field else ()
         answers = replace(answers, categories=cells, layout=self.schema.layout)
         return answers.keep_stated(catalog) if keep_stated else answers
+
+    def look_alikes(self, catalog: Catalog, k: int, *, machine: Machine | None = None) -> pl.DataFrame:
+        """Name the k training products that look most like each product.
+
+        Returns:
+            ``row, id, rank, look_alike, similarity``, the nearest first; rows without a readable picture have none.
+
+        Raises:
+            BundleError: the bundle keeps no index of its training products.
+        """
+        if self.index is None:
+            raise BundleError("this bundle keeps no index of its training products; fit it again")
+        found = self.index.look_alikes(catalog.under(self.schema), k, machine or Machine())
+        rows, ranks = (found.positions >= 0).nonzero()
+        near = found.positions[rows, ranks]
+        return pl.DataFrame(
+            {
+                "row": rows + 1,
+                "id": [catalog.ids[row] for row in rows.tolist()],
+                "rank": ranks + 1,
+                "look_alike": [self.index.ids[at] for at in near.tolist()],
+                "similarity": found.similarity[rows, ranks].astype(float).round(4),
+            }
+        )
+
+    def with_notes(self, *notes: str) -> "Bundle":
+        """Return the bundle with sentences added to its report."""
+        return replace(self, report=self.report.with_notes(*notes))
 
     def answer_one(
         self,
@@ -88,6 +203,7 @@ class Bundle:
         *,
         category: str | None = None,
         id: str | None = None,
+        precision: float | None = None,
         machine: Machine | None = None,
     ) -> dict[str, Any]:
         """Answer one photo.
@@ -96,10 +212,11 @@ class Bundle:
             image: the file.
             category: the product's category; predicted if left out.
             id: by default the file's name without its ending.
+            precision: as in ``answer``.
             machine: where to compute.
 
         Returns:
-            ``{id, category, answers: {attribute: {value, probability, state, runner_up}}, error}``.
+            ``{id, category, answers, error}``; ``answers`` as ``Answers.of`` returns them.
 
         Raises:
             TaxonomyError: an unknown category.
@@ -115,7 +232,7 @@ class Bundle:
         )
         schema = replace(self.schema, roles=replace(self.schema.roles, id=names[0], image="image"))
         found = Catalog.read(frame, images=image.parent, schema=schema)
-        answers = self.answer(found, machine=machine)
+        answers = self.answer(found, precision=precision, machine=machine)
         error = answers.errors.get(0)
         block = answers.blocks[0] if answers.blocks else None
         return {
@@ -138,6 +255,7 @@ class Bundle:
             (folder / "recipe.toml").write_text(to_toml(run_table(self.run)), encoding="utf-8")
             (folder / "report.json").write_text(self.report.to_json() + "\n", encoding="utf-8")
             self.predictor.save(folder)
+            self._save_trust(folder)
             (folder / "card.md").write_text(card(self), encoding="utf-8")
             files = {
                 str(file.relative_to(folder)): sha256(file)
@@ -152,10 +270,22 @@ class Bundle:
                 "layout": self.schema.layout.table(),
                 "missing": list(self.schema.missing),
                 "files": files,
+                **({"migrated_from": list(self.migrated_from)} if self.migrated_from else {}),
             }
             (folder / INDEX).write_text(
                 json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
             )
+
+    def _save_trust(self, folder: Path) -> None:
+        if self.evidence is not None:
+            self.evidence.save(folder / EVIDENCE)
+        if self.rule is not None:
+            text = json.dumps(self.rule.table(), ensure_ascii=False)
+            (folder / DECISION).write_text(text + "\n", encoding="utf-8")
+        if self.index is not None:
+            self.index.save(folder)
+        if self.claims is not None:
+            self.claims.save(folder / CLAIMS)
 
     @classmethod
     def load(cls, path: str | Path) -> "Bundle":
@@ -174,15 +304,29 @@ class Bundle:
             report = Report.from_json((path / "report.json").read_text(encoding="utf-8"))
             roles, layout = Roles.from_table(index["roles"]), Layout.from_table(index["layout"])
             schema = Schema(taxonomy, roles, layout, tuple(index["missing"]))
+            migrated_from = tuple(map(str, index.get("migrated_from", ())))
         except (KeyError, TypeError, ValueError, ConfigError) as error:
             raise BundleError(f"{path}: not a bundle this version can read: {error}") from error
-        return cls(schema, recipe, recipe.load(path, taxonomy), report, run)
+        predictor = load_remapped(recipe, path, taxonomy) if migrated_from else recipe.load(path, taxonomy)
+        if isinstance(predictor, Remapped) and predictor.history != migrated_from:
+            raise BundleError(f"{path / INDEX}: migrated_from does not match the mapping that is saved")
+        evidence = Evidence.load(path / EVIDENCE) if EVIDENCE in index["files"] else None
+        there = DECISION in index["files"]
+        rule = Rule.from_table(_json(path / DECISION), str(path / DECISION)) if there else None
+        training = TrainingIndex.load(path, taxonomy) if INDEX_FILE in index["files"] else None
+        claims = Reader.load(path / CLAIMS, taxonomy) if CLAIMS in index["files"] else None
+        return cls(schema, recipe, predictor, report, run, evidence, rule, training, claims)
 
     @cached_property
     def summary(self) -> dict[str, Any]:
         """What the bundle is, for printing."""
         pairs = list(self.taxonomy.pairs())
         low, high = self.report.interval
+        untrained = (
+            f"{len(self.untrained)} attributes, {len(self.untrained_values)} values"
+            if self.migrated_from
+            else ""
+        )
         return {
             "recipe": self.recipe.name,
             "categories": len(self.taxonomy.categories),
@@ -194,7 +338,15 @@ class Bundle:
             "interval": [low, high],
             "layout": self.schema.layout.kind,
             "taxonomy": self.taxonomy.hash,
+            **({"migrated_from": self.migrated_from[-1], "untrained": untrained} if untrained else {}),
         }
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: cannot be read: {error}") from error
 
 
 def read_index(path: Path) -> Mapping[str, Any]:
@@ -271,6 +423,7 @@ def card(bundle: Bundle) -> str:
         f"{summary['categories']} categories, {summary['attributes']} attributes, {summary['values']} values.",
         f"- Expected on unseen products: {report.metric} {report.score:.3f} (95 % interval {low:.3f} to {high:.3f}).",
         *(f"- {note}" for note in report.notes),
+        *_migration(bundle),
         "",
         "## Limits",
         "",
@@ -291,5 +444,22 @@ def card(bundle: Bundle) -> str:
     for category, choice in taxonomy.pairs():
         score = report.line(None, category, choice.name).score
         shown = "-" if score != score else f"{score:.3f}"
+        if (category, choice.name) in bundle.untrained:
+            shown = "never learnt"
         lines.append(f"| {category} | {choice.name} | {len(choice.values)} | {shown} |")
     return "\n".join(lines) + "\n"
+
+
+def _migration(bundle: Bundle) -> list[str]:
+    """What the card says of a bundle whose taxonomy was changed."""
+    if not bundle.migrated_from:
+        return []
+    return [
+        "",
+        "## Changes of the taxonomy",
+        "",
+        f"- Learnt under the taxonomy {bundle.migrated_from[0][:12]}, carried over to "
+        f"{bundle.taxonomy.hash[:12]} in {len(bundle.migrated_from)} step(s); what was learnt is unchanged.",
+        *(f"- Never learnt: {category}/{name}." for category, name in sorted(bundle.untrained)),
+        *(f"- Value never learnt: {'/'.join(path)}." for path in sorted(bundle.untrained_values)),
+    ]

@@ -92,9 +92,24 @@ class DataOptions(Options):
 
 
 class DecideOptions(Options):
-    """The ``[decide]`` table: the metric that counts."""
+    """The ``[decide]`` table: the metric that counts, and the promise to keep.
+
+    Attributes:
+        metric: what answers are best for where nothing is promised.
+        cost: a table ``attribute, truth, answer, cost`` and optionally ``category``; its attributes are answered at
+            the least expected cost instead.
+        precision: answer only what is right this often; left out, every cell is answered.
+        confidence: how sure the promise is to be.
+        over: what keeps it: each ``attribute``, each ``attribute-alone`` by its own evidence, or the ``catalogue``.
+        alarm: the share of good products that may be flagged as unfamiliar, and likewise as of another category.
+    """
 
     metric: Literal["harmonic_f1", "macro_f1", "micro_f1", "accuracy", "weighted_f1"] = "harmonic_f1"
+    cost: Path | None = None
+    precision: float | None = Field(default=None, gt=0, lt=1)
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+    over: Literal["attribute", "attribute-alone", "catalogue"] = "attribute"
+    alarm: float = Field(default=0.01, ge=0, lt=1)
 
 
 class RunOptions(Options):
@@ -134,6 +149,9 @@ def read_run(path: str | Path, overrides: Sequence[str] = ()) -> RunOptions:
         for key in ("catalog", "images", "attributes"):
             if isinstance(data.get(key), str):
                 data[key] = str(path.parent / data[key])
+    decide = table.get("decide")
+    if isinstance(decide, dict) and isinstance(decide.get("cost"), str):
+        decide["cost"] = str(path.parent / decide["cost"])
     return run_options(override(table, overrides), str(path))
 
 

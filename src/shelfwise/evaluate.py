@@ -15,11 +15,12 @@ import numpy.typing as npt
 
 from shelfwise import metrics
 from shelfwise.align import Ints, Part, align
+from shelfwise.answers import Answers
 from shelfwise.catalog import Catalog
 from shelfwise.errors import UsageError, listing
 from shelfwise.files import Progress
 from shelfwise.metrics import Float, GroupSums, Tally
-from shelfwise.predictions import Answers, Predictions
+from shelfwise.predictions import Predictions
 from shelfwise.registry import REGISTRIES, Spec
 from shelfwise.report import FREQUENCIES, NAN, Comparison, Difference, Line, Report
 

@@ -7,15 +7,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
 
+from shelfwise.answers import STATES, AnswerBlock, Answers, RowError, check_rows
 from shelfwise.catalog import Catalog
 from shelfwise.errors import PredictionError, UsageError
 from shelfwise.files import write_text
-from shelfwise.predictions import AnswerBlock, Answers, RowError, check_rows
 from shelfwise.roles import Layout
 from shelfwise.tables import escape_formulas, write_frame
 
@@ -34,7 +34,9 @@ def answer_frame(
         answers: what to lay out.
         layout: of the training table.
         filler: what unused and unanswered cells hold; by default the layout's own.
-        explain: add ``.state``, ``.probability`` and ``.runner_up`` after each attribute column.
+        explain: add ``.state``, ``.probability``, ``.candidate`` and ``.runner_up`` after each attribute column.
+            The probability is that of the candidate: the value answered, or, where the cell is left open, the
+            value that would be.
 
     Returns:
         ``id, Category, len, attr_1..attr_N`` in challenge layout; id, category, then every attribute and
@@ -47,7 +49,9 @@ def answer_frame(
     values: dict[str, list[str | None]] = {name: [empty or None] * n for name in layout.columns}
     states: dict[str, list[str]] = {name: [""] * n for name in layout.columns}
     probability = {name: np.full(n, np.nan, dtype=np.float32) for name in layout.columns}
-    runner_up: dict[str, list[str | None]] = {name: [None] * n for name in layout.columns}
+    candidate, runner_up = (
+        {name: cast("list[str | None]", [None] * n) for name in layout.columns} for _ in range(2)
+    )
     for row in answers.errors:
         name = category[row] or ""
         if name in answers.taxonomy.category_codes:
@@ -64,8 +68,8 @@ def answer_frame(
             names = [*choice.values, None]
             for at, row in enumerate(block.rows.tolist()):
                 code = block.codes[at, position]
-                p = block.probability[at, position]
-                states[column][row] = "unsure" if code < 0 else "stated" if np.isnan(p) else "answered"
+                states[column][row] = STATES[block.state[at, position]]
+                candidate[column][row] = names[block.candidate[at, position]]
                 runner_up[column][row] = names[block.runner_up[at, position]]
                 if code >= 0:
                     values[column][row] = choice.values[code]
@@ -80,6 +84,7 @@ def answer_frame(
         if explain:
             data[f"{name}.state"] = states[name]
             data[f"{name}.probability"] = pl.Series(probability[name]).fill_nan(None)
+            data[f"{name}.candidate"] = pl.Series(candidate[name], dtype=pl.String)
             data[f"{name}.runner_up"] = pl.Series(runner_up[name], dtype=pl.String)
     return pl.DataFrame(data)
 

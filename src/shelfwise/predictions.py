@@ -1,7 +1,7 @@
-"""Predictions and Answers; the Recipe and Predictor protocols that speak them.
+"""Predictions; the Recipe and Predictor protocols that speak them.
 
-Predictions are probabilities, in one block per category; Answers are what is said of them, laid out
-as the training table was. Neither knows how it was made.
+Predictions are probabilities, in one block per category. They do not know how they were made, nor what is
+answered (``answers``).
 Legend: N rows, n rows of one category, A its Choice attributes, V their values, packed.
 """
 
@@ -13,12 +13,11 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
+from shelfwise.answers import Answers, RowError, answer_block, best_values
 from shelfwise.catalog import Catalog
-from shelfwise.errors import PredictionError, UsageError, listing
+from shelfwise.errors import PredictionError
 from shelfwise.files import Progress
-from shelfwise.roles import Layout
 from shelfwise.taxonomy import Taxonomy
 
 Floats = npt.NDArray[np.float32]
@@ -34,24 +33,19 @@ class Block:
         rows: int64 [n], ascending positions in the table.
         probs: float32 [n, V], the values of all Choice attributes side by side; each attribute's slice
             (``Taxonomy.slices``) sums to 1.
+        opinions: float32 [n, V] each: what ``probs`` was made of, where a predictor asks several ways; how far
+            each is to be trusted is found out of fold (``trust.calibrate``).
     """
 
     category: str
     rows: Rows
     probs: Floats
+    opinions: tuple[Floats, ...] = ()
 
-
-@dataclass(frozen=True)
-class RowError:
-    """Why a row has no answer.
-
-    Attributes:
-        field: the column concerned.
-        message: one sentence.
-    """
-
-    field: str
-    message: str
+    def take(self, at: npt.NDArray[Any], rows: Rows) -> "Block":
+        """Return the rows at these places of the block, under new positions."""
+        opinions = tuple(opinion[at] for opinion in self.opinions)
+        return Block(self.category, rows, self.probs[at], opinions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +59,7 @@ class Predictions:
         errors: row position to what went wrong.
         guessed: row position to the probability of its category, for rows whose category was predicted.
         notes: what the user should know about how they were made.
+        familiarity: how the pictures lie to what was learnt, where that is known.
     """
 
     taxonomy: Taxonomy
@@ -73,6 +68,7 @@ class Predictions:
     errors: Mapping[int, RowError] = field(default_factory=dict)
     guessed: Mapping[int, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    familiarity: "Familiarity | None" = None
 
     def __post_init__(self) -> None:
         seen = np.zeros(len(self.ids), dtype=np.int64)
@@ -113,7 +109,7 @@ class Predictions:
             kept = np.flatnonzero(new >= 0)
             order = kept[np.argsort(new[kept], kind="stable")]
             if len(order):
-                blocks.append(Block(block.category, new[order], block.probs[order]))
+                blocks.append(block.take(order, new[order]))
         return Predictions(
             self.taxonomy,
             tuple(self.ids[i] for i in where.tolist()),
@@ -121,6 +117,7 @@ class Predictions:
             {int(new_of[i]): e for i, e in self.errors.items() if new_of[i] >= 0},
             {int(new_of[i]): p for i, p in self.guessed.items() if new_of[i] >= 0},
             self.notes,
+            None if self.familiarity is None else self.familiarity.select(where),
         )
 
     @classmethod
@@ -136,22 +133,25 @@ class Predictions:
         """
         if len({part.taxonomy.hash for _, part in parts}) > 1:
             raise PredictionError("predictions of different taxonomies cannot be joined")
-        rows: dict[str, list[Rows]] = {}
-        probs: dict[str, list[Floats]] = {}
+        found: dict[str, list[Block]] = {}
         errors: dict[int, RowError] = {}
         guessed: dict[int, float] = {}
         for positions, part in parts:
             where = np.asarray(positions, dtype=np.int64)
             for block in part.blocks:
-                rows.setdefault(block.category, []).append(where[block.rows])
-                probs.setdefault(block.category, []).append(block.probs)
+                found.setdefault(block.category, []).append(replace(block, rows=where[block.rows]))
             errors |= {int(where[i]): error for i, error in part.errors.items()}
             guessed |= {int(where[i]): p for i, p in part.guessed.items()}
         blocks = []
-        for category in sorted(rows):
-            row = np.concatenate(rows[category])
+        for category in sorted(found):
+            row = np.concatenate([block.rows for block in found[category]])
+            probs = np.concatenate([block.probs for block in found[category]])
+            # A part that knew nothing of a category has no opinions on it: its probabilities stand for each.
+            most = max(len(block.opinions) for block in found[category])
+            each = [block.opinions or (block.probs,) * most for block in found[category]]
+            opinions = tuple(np.concatenate([part[j] for part in each]) for j in range(most))
             order = np.argsort(row, kind="stable")
-            blocks.append(Block(category, row[order], np.concatenate(probs[category])[order]))
+            blocks.append(Block(category, row, probs, opinions).take(order, row[order]))
         notes = tuple(dict.fromkeys(note for _, part in parts for note in part.notes))
         return cls(parts[0][1].taxonomy, tuple(ids), tuple(blocks), errors, guessed, notes)
 
@@ -159,27 +159,13 @@ class Predictions:
         """Return the most probable value of every attribute, with its probability and the runner-up."""
         blocks = []
         for block in self.blocks:
-            slices = self.taxonomy.slices(block.category)
-            n = len(block.rows)
-            codes = np.zeros((n, len(slices)), dtype=np.int32)
-            runner_up = np.full((n, len(slices)), -1, dtype=np.int32)
-            probability = np.zeros((n, len(slices)), dtype=np.float32)
-            for column, part in enumerate(slices):
-                probs = block.probs[:, part]
-                if probs.shape[1] == 0:
-                    codes[:, column] = -1
-                    continue
-                codes[:, column] = probs.argmax(axis=1)
-                probability[:, column] = probs.max(axis=1)
-                if probs.shape[1] > 1:
-                    rest = probs.copy()
-                    rest[np.arange(n), codes[:, column]] = -1
-                    runner_up[:, column] = rest.argmax(axis=1)
-            blocks.append(AnswerBlock(block.category, block.rows, codes, probability, runner_up))
+            parts = self.taxonomy.slices(block.category)
+            best_nA = best_values(block.probs, parts)
+            blocks.append(answer_block(block.category, block.rows, block.probs, parts, best_nA))
         return Answers(self.taxonomy, self.ids, tuple(blocks), self.errors, self.guessed, self.notes)
 
     def save(self, path: str | Path) -> None:
-        """Write to Parquet: ``row, id, category, guessed, field, error, probs``, the taxonomy in the metadata."""
+        """Write to Parquet: ``row, id, category, guessed, field, error, probs, opinion_0 ...``."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -187,10 +173,14 @@ class Predictions:
 
         n = len(self)
         category: list[str | None] = [None] * n
-        probs: list[Floats | None] = [None] * n
+        most = max((len(block.opinions) for block in self.blocks), default=0)
+        names = ["probs", *(f"opinion_{j}" for j in range(most))]
+        cells: dict[str, list[Floats | None]] = {name: [None] * n for name in names}
         for block in self.blocks:
-            for row, values in zip(block.rows.tolist(), block.probs, strict=True):
-                category[row], probs[row] = block.category, values
+            for at, row in enumerate(block.rows.tolist()):
+                category[row] = block.category
+                for name, packed in zip(names, (block.probs, *block.opinions), strict=False):
+                    cells[name][row] = packed[at]
         table = pa.table(
             {
                 "row": pa.array(range(1, n + 1), pa.int64()),
@@ -203,7 +193,7 @@ class Predictions:
                 "error": pa.array(
                     [self.errors[i].message if i in self.errors else None for i in range(n)], pa.string()
                 ),
-                "probs": pa.array(probs, pa.list_(pa.float32())),
+                **{name: pa.array(column, pa.list_(pa.float32())) for name, column in cells.items()},
             }
         )
         import json
@@ -237,8 +227,8 @@ class Predictions:
         for name in taxonomy.categories:
             rows = np.flatnonzero(categories == name)
             if len(rows):
-                packed = table["probs"].take(rows).combine_chunks().flatten().to_numpy(zero_copy_only=False)
-                blocks.append(Block(name, rows, packed.reshape(len(rows), -1).astype(np.float32)))
+                probs, *opinions = packed_columns(table.take(rows))
+                blocks.append(Block(name, rows, probs, tuple(opinions)))
         fields, errors = table["field"].to_pylist(), table["error"].to_pylist()
         guessed = table["guessed"].to_pylist()
         return cls(
@@ -250,150 +240,37 @@ class Predictions:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class AnswerBlock:
-    """The answers of one category.
-
-    Attributes:
-        category: its name.
-        rows: int64 [n], ascending positions in the table.
-        codes: int32 [n, A], the value answered, -1 for none.
-        probability: float32 [n, A], of the most probable value; NaN for a copied stated value.
-        runner_up: int32 [n, A], the second value, -1 for none.
-    """
-
-    category: str
-    rows: Rows
-    codes: npt.NDArray[np.int32]
-    probability: Floats
-    runner_up: npt.NDArray[np.int32]
+def packed_columns(table: Any) -> list[Floats]:
+    """Return ``probs`` and the opinions of an Arrow table's rows, float32 [n, V] each."""
+    names = ["probs", *(name for name in table.column_names if name.startswith("opinion_"))]
+    found = []
+    for name in names:
+        if table[name].null_count == 0:
+            flat = table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            found.append(flat.reshape(len(table), -1).astype(np.float32))
+    return found
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
-    """What is said of every product, in table order.
+class Familiarity:
+    """How rows lie to the products that were learnt from, as conformal p-values.
+
+    A product like those learnt from has a p-value of at most r with probability at most r; NaN where nothing
+    can be said.
 
     Attributes:
-        taxonomy, ids, errors, guessed, notes: as in ``Predictions``.
-        blocks: one per category present.
-        stated: whether stated cells were copied; such answers cannot be scored.
-        categories: the category cell of every row as given, for rows that have no block.
-        layout: how they are written; that of the training table.
+        p_familiar: float32 [N], small where the picture is unlike anything in its category.
+        p_category: float32 [N], small where the category itself looks wrong.
+        likelier: int32 [N], code of the most probable category by the picture alone, -1 for none.
     """
 
-    taxonomy: Taxonomy
-    ids: tuple[str, ...]
-    blocks: tuple[AnswerBlock, ...]
-    errors: Mapping[int, RowError] = field(default_factory=dict)
-    guessed: Mapping[int, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    stated: bool = False
-    categories: tuple[str | None, ...] = ()
-    layout: Layout | None = None
+    p_familiar: Floats
+    p_category: Floats
+    likelier: npt.NDArray[np.int32]
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def block(self, category: str) -> AnswerBlock | None:
-        """Return a category's block, ``None`` where no row is of it."""
-        return next((block for block in self.blocks if block.category == category), None)
-
-    def keep_stated(self, catalog: Catalog) -> "Answers":
-        """Return answers in which every stated value stands and only empty cells are answered.
-
-        Raises:
-            PredictionError: the catalogue's rows are not these.
-        """
-        check_rows(self.ids, catalog)
-        blocks = []
-        for block in self.blocks:
-            rows, labels = catalog.rows(block.category), catalog.labels(block.category)
-            stated = np.full_like(block.codes, -1)
-            shared = np.isin(rows, block.rows)
-            stated[np.searchsorted(block.rows, rows[shared])] = labels[shared]
-            copied = stated >= 0
-            blocks.append(
-                replace(
-                    block,
-                    codes=np.where(copied, stated, block.codes),
-                    probability=np.where(copied, np.float32(np.nan), block.probability),
-                    runner_up=np.where(copied, -1, block.runner_up),
-                )
-            )
-        return replace(self, blocks=tuple(blocks), stated=True)
-
-    def of(self, row: int) -> dict[str, dict[str, Any]]:
-        """Return one row's answers by attribute: ``value``, ``probability``, ``state``, ``runner_up``."""
-        for block in self.blocks:
-            at = int(np.searchsorted(block.rows, row))
-            if at < len(block.rows) and block.rows[at] == row:
-                return {
-                    choice.name: {
-                        "value": choice.values[code] if code >= 0 else None,
-                        "probability": None if np.isnan(p) else round(float(p), 6),
-                        "state": "stated" if np.isnan(p) else "answered" if code >= 0 else "unsure",
-                        "runner_up": choice.values[second] if second >= 0 else None,
-                    }
-                    for choice, code, p, second in zip(
-                        self.taxonomy.choices(block.category),
-                        block.codes[at].tolist(),
-                        block.probability[at].tolist(),
-                        block.runner_up[at].tolist(),
-                        strict=True,
-                    )
-                }
-        return {}
-
-    def write(self, path: str | Path, *, filler: str | None = None, explain: bool = False) -> None:
-        """Write to ``.csv`` or ``.parquet`` in the training table's layout, and beside it ``<stem>.errors.csv``.
-
-        Args:
-            path: its ending chooses the format.
-            filler: what unused and unanswered cells hold; by default the layout's own.
-            explain: add state, probability and runner-up of every cell (Parquet has them always).
-
-        Raises:
-            UsageError: another ending, or answers that carry no layout.
-        """
-        from shelfwise.layouts import write_answers
-
-        if self.layout is None:
-            raise UsageError(
-                "these answers carry no layout: use those of Bundle.answer, or layouts.write_answers"
-            )
-        write_answers(self, path, self.layout, filler=filler, explain=explain)
-
-    def error_frame(self) -> pl.DataFrame:
-        """Return ``row, id, field, error``: rows without an answer, and rows whose category was predicted."""
-        rows = [(i + 1, self.ids[i], e.field, e.message) for i, e in self.errors.items()]
-        for i, probability in self.guessed.items():
-            name = next((b.category for b in self.blocks if i in b.rows), "")
-            rows.append(
-                (
-                    i + 1,
-                    self.ids[i],
-                    "category",
-                    f"the category was empty; predicted {name!r} with probability {probability:.3f}",
-                )
-            )
-        schema = {"row": pl.Int64, "id": pl.String, "field": pl.String, "error": pl.String}
-        return pl.DataFrame(sorted(rows), schema=schema, orient="row")
-
-
-def check_rows(ids: Sequence[str], catalog: Catalog) -> None:
-    """Make sure answers and a catalogue are of the same rows in the same order.
-
-    Raises:
-        PredictionError: they are not; names the first ids that differ.
-    """
-    if tuple(ids) != catalog.ids:
-        lost = sorted(set(catalog.ids) ^ set(ids))
-        what = (
-            f"ids on one side only: {listing(lost, 5)}" if lost else "the same ids in another order or number"
-        )
-        raise PredictionError(
-            f"{len(ids)} rows do not line up with the {len(catalog)} of {catalog.source}: {what}"
-        )
+    def select(self, positions: Rows) -> "Familiarity":
+        """Return these rows, in this order."""
+        return Familiarity(self.p_familiar[positions], self.p_category[positions], self.likelier[positions])
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ class Report:
         seed: its seed.
         answered_only: whether cells without an answer were left out instead of counted as wrong.
         notes: sentences for the reader.
+        advice: what would raise the score.
     """
 
     metric: str
@@ -93,6 +94,7 @@ class Report:
     seed: int = 0
     answered_only: bool = False
     notes: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
 
     @cached_property
     def _found(self) -> Mapping[tuple[str | None, ...], Line]:
@@ -149,9 +151,10 @@ class Report:
             **{
                 name: getattr(self, name)
                 for name in self.__dataclass_fields__
-                if name not in ("lines", "notes")
+                if name not in ("lines", "notes", "advice")
             },
             "notes": list(self.notes),
+            "advice": list(self.advice),
             "columns": list(Line._fields),
             "lines": [[plain(cell) for cell in line] for line in self.lines],
         }
@@ -172,7 +175,8 @@ class Report:
                 Line._make([*cells[:5], *(NAN if cell is None else cell for cell in cells[5:8]), cells[8]])
                 for cells in data.pop("lines")
             )
-            return cls(lines=lines, notes=tuple(data.pop("notes")), **data)
+            notes, advice = tuple(data.pop("notes")), tuple(data.pop("advice", ()))
+            return cls(lines=lines, notes=notes, advice=advice, **data)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise ShelfwiseError(f"not a report: {type(error).__name__}: {error}") from error
 
@@ -216,6 +220,8 @@ class Report:
             parts.append(f"... and {hidden:,} smaller categories, all in the JSON, CSV and Parquet reports")
         parts += [self._frequency_text(), self._weakest_text()]
         parts += [f"Note: {note}" for note in self.notes]
+        if self.advice:
+            parts.append("What would help:\n" + "\n".join(f"- {sentence}" for sentence in self.advice))
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def _summary(self) -> str:
@@ -230,6 +236,9 @@ class Report:
             "coverage": "cells answered",
             "log_loss": "log loss (nats)",
             "ece": "expected calibration error",
+            "ece_before": "the same before calibration",
+            "gain": "gained by deciding for the metric",
+            "random_split": "what a random split would have claimed",
         }
         rows = [
             [text, show(line.score), show_interval(line)]

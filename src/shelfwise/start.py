@@ -91,7 +91,7 @@ def fit_run(options: RunOptions, *, machine: Machine) -> tuple[Bundle, Catalog]:
         catalog,
         recipe,
         evidence=options.data.evidence,
-        metric=options.decide.metric,
+        decide=options.decide,
         seed=options.seed,
         machine=machine,
         run=options,
@@ -174,22 +174,40 @@ def check(
         bundle: read the table against this bundle's taxonomy.
         machine: where to compute.
     """
-    findings = Findings()
-    if source.suffix.lower() != ".toml" and source.suffix.lower() not in TABLE_ENDINGS:
-        raise UsageError(f"{source}: check reads a run file (.toml) or a table ({', '.join(TABLE_ENDINGS)})")
-    if bundle is not None:
-        catalog = load(bundle).read(source, images=images, columns=columns)
-    else:
-        try:
-            options = run_of(source, images=images, attributes=attributes, columns=columns)
-        except ConfigError as error:
-            options, findings = _readable_part(source, error)
-        catalog = read_data(options.data)
+    catalog, findings = _read(source, images, attributes, bundle, columns)
     cache = cache_directory(machine.cache)
     facts = facts_of(catalog.images, cache=cache, jobs=machine.jobs, progress=machine.progress)
     groups = groups_of(facts, text_keys(catalog), cache=cache)
     found = clean(catalog, cache=cache, jobs=machine.jobs)
     return _without_repeats(findings + catalog.findings + found), describe(catalog, facts, groups=groups)
+
+
+def catalog_of(
+    source: Path,
+    *,
+    images: Path | None = None,
+    attributes: Path | None = None,
+    bundle: Path | None = None,
+    columns: Columns | None = None,
+) -> Catalog:
+    """Read the catalogue that ``check`` looks at; arguments as there."""
+    return _read(source, images, attributes, bundle, columns)[0]
+
+
+def _read(
+    source: Path, images: Path | None, attributes: Path | None, bundle: Path | None, columns: Columns | None
+) -> tuple[Catalog, Findings]:
+    """Read a table or a run file's table, and what is wrong with the run file."""
+    if source.suffix.lower() != ".toml" and source.suffix.lower() not in TABLE_ENDINGS:
+        raise UsageError(f"{source}: check reads a run file (.toml) or a table ({', '.join(TABLE_ENDINGS)})")
+    if bundle is not None:
+        return load(bundle).read(source, images=images, columns=columns), Findings()
+    findings = Findings()
+    try:
+        options = run_of(source, images=images, attributes=attributes, columns=columns)
+    except ConfigError as error:
+        options, findings = _readable_part(source, error)
+    return read_data(options.data), findings
 
 
 def _readable_part(source: Path, error: ConfigError) -> tuple[RunOptions, Findings]:

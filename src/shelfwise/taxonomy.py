@@ -28,15 +28,22 @@ class Choice:
         name: the attribute's name.
         values: the values in code order.
         aliases: other spellings and the value each stands for.
+        not_applicable: the value that says the attribute does not apply; empty where none does.
     """
 
     name: str
     values: tuple[str, ...]
     aliases: Mapping[str, str] = field(default_factory=dict)
+    not_applicable: str = ""
 
     def __post_init__(self) -> None:
         if len(set(self.values)) != len(self.values):
             raise TaxonomyError(f"attribute {self.name!r} lists a value twice: {listing(self.values)}")
+        if self.not_applicable and self.not_applicable not in self.values:
+            raise TaxonomyError(
+                f"attribute {self.name!r}: {self.not_applicable!r} is to mean not applicable, but is not among "
+                f"its values. {suggest(self.not_applicable, self.values)}".rstrip()
+            )
         for spelling, value in self.aliases.items():
             if value not in self.values:
                 raise TaxonomyError(
@@ -263,6 +270,8 @@ def _attribute_table(attribute: Attribute) -> dict[str, Any]:
     table: dict[str, Any] = {"name": attribute.name, "kind": "choice", "values": list(attribute.values)}
     if attribute.aliases:
         table["aliases"] = dict(sorted(attribute.aliases.items()))
+    if attribute.not_applicable:
+        table["not_applicable"] = attribute.not_applicable
     return table
 
 
@@ -271,7 +280,8 @@ def _attribute(table: Mapping[str, Any]) -> Attribute:
         return Number(str(table["name"]), str(table.get("unit", "")))
     if table["kind"] != "choice":
         raise KeyError(f"kind {table['kind']!r}")
-    return Choice(str(table["name"]), tuple(map(str, table["values"])), dict(table.get("aliases", {})))
+    values, aliases = tuple(map(str, table["values"])), dict(table.get("aliases", {}))
+    return Choice(str(table["name"]), values, aliases, str(table.get("not_applicable", "")))
 
 
 def read_attribute_list(path: str | Path) -> dict[str, tuple[str, ...]]:

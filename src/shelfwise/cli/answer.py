@@ -16,6 +16,7 @@ from shelfwise.cli.options import (
     Category,
     Device,
     Engine,
+    Html,
     Id,
     Image,
     Images,
@@ -24,6 +25,7 @@ from shelfwise.cli.options import (
     Seed,
     Table,
     app,
+    check_page,
     columns_of,
     machine_of,
     say,
@@ -31,9 +33,10 @@ from shelfwise.cli.options import (
 from shelfwise.errors import UsageError
 
 if TYPE_CHECKING:
+    from shelfwise.answers import Answers
     from shelfwise.bundle import Bundle
     from shelfwise.catalog import Catalog
-    from shelfwise.predictions import Answers, Machine, Predictions
+    from shelfwise.predictions import Machine, Predictions
 
 
 @app.command()
@@ -50,8 +53,24 @@ def predict(
         bool, typer.Option("--keep-stated", help="Copy stated values, answer empty cells.")
     ] = False,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Add state, probability and runner-up columns.")
+        bool, typer.Option("--explain", help="Add state, probability, candidate and runner-up columns.")
     ] = False,
+    precision: Annotated[
+        float | None, typer.Option(help="Answer only what is right this often, such as 0.98.")
+    ] = None,
+    confidence: Annotated[
+        float | None, typer.Option(help="How sure that is to be; 0.95 unless the run says otherwise.")
+    ] = None,
+    promise_over: Annotated[
+        str, typer.Option("--promise-over", help="attribute, attribute-alone or catalogue.")
+    ] = "",
+    every_cell: Annotated[
+        bool, typer.Option("--every-cell", help="Answer every cell, whatever promise and familiarity say.")
+    ] = False,
+    evidence: Annotated[
+        int,
+        typer.Option("--evidence", min=0, help="Also write the K training products that look most alike."),
+    ] = 0,
     jobs: Jobs = None,
     device: Device = "auto",
     engine: Engine = "auto",
@@ -60,11 +79,14 @@ def predict(
     """Answer every product of a table, or one photo (then --category is its category)."""
     from shelfwise.bundle import load
     from shelfwise.roles import IMAGE_ENDINGS
+    from shelfwise.tables import write_frame
 
     loaded = load(bundle)
     with machine_of(cache, jobs, device, engine) as machine:
         if table.suffix.lower() in IMAGE_ENDINGS:
-            one = loaded.answer_one(table, category=category or None, id=id or None, machine=machine)
+            one = loaded.answer_one(
+                table, category=category or None, id=id or None, precision=precision, machine=machine
+            )
             print(json.dumps(one, ensure_ascii=False, indent=1))
             raise typer.Exit(0 if one["error"] is None else 1)
         if out is None:
@@ -74,14 +96,32 @@ def predict(
                 f"answers are written to .csv or .parquet, not {out.suffix or 'no ending'!r}: {out}"
             )
         catalog = loaded.read(table, images=images, columns=columns_of(id, category, image, "", "", ""))
-        answers = loaded.answer(catalog, keep_stated=keep_stated, machine=machine)
+        promised = precision is not None or loaded.run.decide.precision is not None
+        if promised and not every_cell:
+            print(loaded.promise(precision, confidence, promise_over or None).table_text(), file=sys.stderr)
+        answers = loaded.answer(
+            catalog,
+            precision=precision,
+            confidence=confidence,
+            over=promise_over or None,
+            every_cell=every_cell,
+            keep_stated=keep_stated,
+            machine=machine,
+        )
         answers.write(out, filler=filler, explain=explain)
+        if evidence:
+            near = out.with_suffix(".evidence.csv")
+            write_frame(
+                loaded.look_alikes(catalog, evidence, machine=machine), near, escape=("id", "look_alike")
+            )
+            print(f"wrote {near}")
     say(catalog.findings)
     for note in answers.notes:
         print(f"note: {note}", file=sys.stderr)
     print(
         f"wrote {out}: {len(answers):,} rows, {len(answers.errors):,} with errors, "
-        f"{len(answers.guessed):,} with a predicted category; see {out.with_suffix('.errors.csv').name}"
+        f"{len(answers.guessed):,} with a predicted category; see {out.with_suffix('.errors.csv').name}\n"
+        f"cells: {', '.join(f'{count:,} {state}' for state, count in answers.counts().items() if state != 'error')}"
     )
 
 
@@ -94,6 +134,7 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Write the report: .json, .parquet, .csv, .txt.")
     ] = None,
+    html: Html = None,
     metric: Metric = "harmonic_f1",
     seed: Seed = 0,
     jobs: Jobs = None,
@@ -106,6 +147,7 @@ def evaluate(
     from shelfwise.evaluate import evaluate as run_evaluate
     from shelfwise.files import cache_directory
 
+    check_page(html)
     with machine_of(cache, jobs, device, engine) as machine:
         catalog, predictions = _scored(source, table, images, attributes, machine)
         groups = near_duplicates(catalog, cache=cache_directory(cache), jobs=jobs, progress=machine.progress)
@@ -113,6 +155,13 @@ def evaluate(
     print(report)
     if out is not None:
         report.write(out)
+    if html is not None:
+        from shelfwise.pages import evaluation_page, measured_on, write_page
+
+        write_page(
+            html, evaluation_page(report, measured_on(predictions, catalog, groups), source=table.name)
+        )
+        print(f"wrote {html}")
 
 
 def _scored(
@@ -126,7 +175,7 @@ def _scored(
     if source.is_dir():
         bundle: Bundle = load(source)
         catalog = bundle.read(table, images=images)
-        return catalog, bundle.predict(catalog, machine)
+        return catalog, bundle.answer(catalog, every_cell=True, machine=machine)
     catalog = Catalog.read(table, images=images, attributes=attributes)
     return catalog, read_answers(source, catalog)
 
@@ -141,6 +190,7 @@ def compare(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Write the comparison: .json, .csv, .parquet.")
     ] = None,
+    html: Html = None,
     metric: Metric = "harmonic_f1",
     seed: Seed = 0,
     jobs: Jobs = None,
@@ -153,6 +203,7 @@ def compare(
     from shelfwise.evaluate import compare as run_compare
     from shelfwise.files import cache_directory
 
+    check_page(html)
     if len(sources) < 3:
         raise UsageError("compare needs two or more bundles or answer files, then the table with the truth")
     *entries, table = sources
@@ -165,3 +216,8 @@ def compare(
     print(comparison)
     if out is not None:
         comparison.write(out)
+    if html is not None:
+        from shelfwise.pages import compare_page, write_page
+
+        write_page(html, compare_page(comparison, source=table.name))
+        print(f"wrote {html}")

@@ -41,18 +41,29 @@ def clean(
     text: Text = "",
     number: Number = "",
     ignore: Ignore = "",
+    suspects: Annotated[
+        bool, typer.Option("--suspects", help="Also list doubtful labels and claims; needs --bundle.")
+    ] = False,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Judges the labels, out of fold where it learnt from them.")
+    ] = None,
     jobs: Jobs = None,
     cache: Cache = None,
 ) -> None:
     """Find duplicates, conflicting labels and bad images; writes findings, changes nothing."""
-    from shelfwise.catalog import Catalog
-    from shelfwise.data.clean import clean as run_clean
-    from shelfwise.files import cache_directory
+    from shelfwise.auditing import clean_table
 
     columns = columns_of(id, category, image, text, number, ignore)
-    catalog = Catalog.read(table, images=images, attributes=attributes, columns=columns)
     with machine_of(cache, jobs, "auto", "auto") as machine:
-        findings = run_clean(catalog, cache=cache_directory(cache), jobs=jobs, progress=machine.progress)
+        findings = clean_table(
+            table,
+            images=images,
+            attributes=attributes,
+            columns=columns,
+            bundle=bundle,
+            suspects=suspects,
+            machine=machine,
+        )
     findings.write(out)
     counted = ", ".join(f"{count} {kind}" for kind, count in findings.counts().items())
     print(f"wrote {out}: {len(findings)} findings" + (f": {counted}" if counted else ""))

@@ -14,6 +14,7 @@ from shelfwise.cli.options import (
     Category,
     Device,
     Engine,
+    Html,
     Id,
     Ignore,
     Image,
@@ -25,6 +26,7 @@ from shelfwise.cli.options import (
     Table,
     Text,
     app,
+    check_page,
     columns_of,
     machine_of,
     say,
@@ -80,6 +82,7 @@ def check(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Write the findings: .csv, .json or .parquet.")
     ] = None,
+    html: Html = None,
     id: Id = "",
     category: Category = "",
     image: Image = "",
@@ -92,6 +95,7 @@ def check(
     """Check config, taxonomy and every image: all problems at once; exit code 1 where there are errors."""
     from shelfwise.start import check as run_check
 
+    check_page(html)
     columns = columns_of(id, category, image, text, number, ignore)
     with machine_of(cache, jobs, "auto", "auto") as machine:
         findings, description = run_check(
@@ -104,6 +108,13 @@ def check(
     print(f"{len(findings)} findings" + (f": {counted}" if counted else ""))
     if out is not None:
         findings.write(out)
+    if html is not None:
+        from shelfwise.pages import data_page, write_page
+        from shelfwise.start import catalog_of
+
+        catalog = catalog_of(run_file, images=images, attributes=attributes, bundle=bundle, columns=columns)
+        write_page(html, data_page(description, catalog, findings))
+        print(f"wrote {html}")
     if findings.of(severity="error"):
         raise typer.Exit(1)
 
@@ -117,6 +128,7 @@ def fit(
         list[str] | None, typer.Argument(metavar="[key=value]...", help="Override run options.")
     ] = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="The bundle to write.")] = Path("bundle"),
+    html: Html = None,
     images: Images = None,
     attributes: Attributes = None,
     id: Id = "",
@@ -136,6 +148,7 @@ def fit(
     from shelfwise.start import fit_run, run_of
 
     check_target(out)
+    check_page(html)
     columns = columns_of(id, category, image, text, number, ignore)
     options = run_of(
         source, overrides or [], images=images, attributes=attributes, columns=columns, seed=seed
@@ -146,4 +159,9 @@ def fit(
     say(catalog.findings)
     print(catalog.describe_roles())
     print(bundle.report)
+    if html is not None:
+        from shelfwise.pages import bundle_page, write_page
+
+        write_page(html, bundle_page(bundle))
+        print(f"wrote {html}")
     print(f"wrote {out}; next: shelfwise predict {out} TABLE -o OUT.csv")

@@ -46,6 +46,7 @@ Engine = Annotated[str, typer.Option(help="auto, openvino, torch, torch-bf16 or 
 Cache = Annotated[
     Path | None, typer.Option(help="Cache folder; by default SHELFWISE_CACHE or ~/.cache/shelfwise.")
 ]
+Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write the page: .html.")]
 Metric = Annotated[str, typer.Option(help="The metric that leads; see: shelfwise list metrics.")]
 
 
@@ -67,6 +68,14 @@ def columns_of(id: str, category: str, image: str, text: str, number: str, ignor
         return tuple(part.strip() for part in cell.split(",") if part.strip())
 
     return Columns(id or None, category or None, image or None, names(text), names(number), (), names(ignore))
+
+
+def check_page(html: Path | None) -> None:
+    """Refuse a page's path before anything is computed."""
+    if html is not None:
+        from shelfwise.pages.parts import check_ending
+
+        check_ending(html)
 
 
 def say(findings: "Findings", most: int = 12) -> None:

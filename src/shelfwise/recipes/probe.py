@@ -6,7 +6,8 @@ Legend: N rows, n of one category, D features, r components, A attributes, V val
 Features are signed square roots of the backbone's vector (which tames the few large activations of
 pooled convolutional features; Perronnin et al. 2010), standardised, rotated to their principal axes and cut to
 ``components``. Every attribute of every category is one softmax regression on them, all solved jointly to
-the optimum by ``models.solver``; missing labels are masked and rare values weighted up. A row without a
+the optimum by ``models.solver``; missing labels are masked and rare values weighted up. A second opinion is
+the vote of the training products that look most alike (``recipes.votes``). A row without a
 category gets the most probable one of a linear discriminant analysis, which costs a product the same
 however many categories there are to learn.
 """
@@ -27,6 +28,7 @@ from shelfwise.errors import CatalogError
 from shelfwise.predictions import Machine, Predictions, uniform
 from shelfwise.recipes.features import Features, check_features, features
 from shelfwise.recipes.routing import assemble, route
+from shelfwise.recipes.votes import Votes
 from shelfwise.recipes.weights import read_arrays, write_arrays
 from shelfwise.registry import REGISTRIES, register
 from shelfwise.taxonomy import Taxonomy
@@ -41,6 +43,10 @@ ROWS = 2048
 AXES_ROWS, SPARE_AXES = 4096, 64
 #: Share of the mean variance added to the covariance of the category's discriminant analysis.
 SHRINK = 0.05
+#: Axes with less than this share of all variance are left out.
+NO_VARIANCE = 1e-6
+#: Exponent of the look-alikes' vote in the blend that stands until a calibration finds each attribute's own.
+VOTE = 0.37
 
 
 @register.recipe("probe")
@@ -52,6 +58,8 @@ class Probe(Options):
         components: principal components kept.
         l2: strength of the penalty, with features scaled to a total variance of 1.
         class_weight: power p of the class weights ``count ** -p``, mean 1: 0 none, 1 balanced.
+        look_alikes: width of the kernel with which similar training products vote as a second opinion, in cosine
+            of whitened components; 0 for no such vote.
     """
 
     concurrent: ClassVar[bool] = True
@@ -62,6 +70,7 @@ class Probe(Options):
     components: int = Field(default=768, ge=1)
     l2: float = Field(default=0.05, gt=0)
     class_weight: float = Field(default=0.75, ge=0, le=1)
+    look_alikes: float = Field(default=0.05, ge=0)
 
     @property
     def name(self) -> str:
@@ -97,7 +106,8 @@ class Probe(Options):
             reduced_Nr = space.apply(vectors_ND, np.float32)
             heads = dict(self._heads(train, reduced_Nr, machine))
             guess = learn_discriminant(reduced_Nr, train.category, len(train.taxonomy.categories))
-        return ProbePredictor(self, train.taxonomy, space, heads, guess, found)
+        votes = Votes.learn(train, reduced_Nr, self.look_alikes) if self.look_alikes else None
+        return ProbePredictor(self, train.taxonomy, space, heads, guess, votes, found)
 
     def load(self, directory: Path, taxonomy: Taxonomy) -> "ProbePredictor":
         """Read what ``ProbePredictor.save`` wrote."""
@@ -109,7 +119,8 @@ class Probe(Options):
             if f"weight.{code}" in arrays
         }
         guess = arrays["category.weight"], arrays["category.bias"]
-        return ProbePredictor(self, taxonomy, space, heads, guess, metadata)
+        votes = Votes.of(arrays, taxonomy, self.look_alikes) if self.look_alikes else None
+        return ProbePredictor(self, taxonomy, space, heads, guess, votes, metadata)
 
     def _heads(
         self, train: Catalog, reduced_Nr: Floats, machine: Machine
@@ -241,13 +252,16 @@ def learn_space(vectors_ND: Floats, components: int) -> Space:
     dimension = len(gram_DD)
     kept = min(components, n, dimension)
     if kept + SPARE_AXES >= dimension:
-        axes_DD = torch.linalg.eigh(gram_DD).eigenvectors
+        found, axes_DD = torch.linalg.eigh(gram_DD)
     else:
         draw = torch.Generator().manual_seed(0)
         basis_DR = torch.randn(dimension, kept + SPARE_AXES, generator=draw)
         for _ in range(3):
             basis_DR = torch.linalg.qr(gram_DD @ basis_DR).Q
-        axes_DD = basis_DR @ torch.linalg.eigh(basis_DR.T @ (gram_DD @ basis_DR)).eigenvectors
+        found, turn_RR = torch.linalg.eigh(basis_DR.T @ (gram_DD @ basis_DR))
+        axes_DD = basis_DR @ turn_RR
+    # Along an axis without variance nothing was learnt, and a new product may lie anywhere.
+    kept = max(1, min(kept, int((found > NO_VARIANCE * gram_DD.trace()).sum())))
     axes_Dr = (axes_DD[:, -kept:].flip(1) / max(total, 1e-12) ** 0.5).numpy()
     return Space(centre.astype(np.float32), scale.astype(np.float32), np.ascontiguousarray(axes_Dr))
 
@@ -285,9 +299,11 @@ class ProbePredictor:
         space: Space,
         heads: Mapping[str, tuple[Floats, Floats]],
         guess: tuple[Floats, Floats],
+        votes: Votes | None,
         learnt_on: Features | Mapping[str, str],
     ) -> None:
         self.recipe, self.taxonomy, self.space, self.heads, self.guess = recipe, taxonomy, space, heads, guess
+        self.votes = votes
         self.learnt_on = learnt_on.identity() if isinstance(learnt_on, Features) else dict(learnt_on)
 
     def predict(self, catalog: Catalog, machine: Machine) -> Predictions:
@@ -302,19 +318,32 @@ class ProbePredictor:
             probs_NC = _softmax(reduced_Nr[rows] @ self.guess[0].astype(np.float64) + self.guess[1])
             return probs_NC.argmax(axis=1), probs_NC.max(axis=1).astype(np.float32)
 
-        def answer(category: str, rows: Ints) -> Floats:
-            if category not in self.heads:
-                return uniform(self.taxonomy, category, len(rows))
-            weight_rV, bias_V = self.heads[category]
-            logits_nV = reduced_Nr[rows] @ weight_rV.astype(np.float64) + bias_V
-            probs_nV = np.empty(logits_nV.shape, np.float32)
-            for part in self.taxonomy.slices(category):
-                if part.stop > part.start:
-                    probs_nV[:, part] = _softmax(logits_nV[:, part])
-            return probs_nV
+        def answer(category: str, rows: Ints) -> Floats | tuple[Floats, ...]:
+            return self._answer(category, reduced_Nr[rows])
 
         routes = route(catalog, self.taxonomy, found.errors, guess)
         return assemble(catalog, self.taxonomy, routes, answer, notes)
+
+    def _answer(self, category: str, reduced_nr: npt.NDArray[np.float64]) -> Floats | tuple[Floats, ...]:
+        """Return float32 [n, V], the heads' probabilities; with votes: their blend, then the two opinions."""
+        if category not in self.heads:
+            return uniform(self.taxonomy, category, len(reduced_nr))
+        weight_rV, bias_V = self.heads[category]
+        logits_nV = reduced_nr @ weight_rV.astype(np.float64) + bias_V
+        parts = [part for part in self.taxonomy.slices(category) if part.stop > part.start]
+        heads_nV = np.empty(logits_nV.shape, np.float32)
+        for part in parts:
+            heads_nV[:, part] = _softmax(logits_nV[:, part])
+        if self.votes is None:
+            return heads_nV
+        votes_nV = self.votes.vote(self.taxonomy, category, reduced_nr)
+        blend_nV = np.empty_like(heads_nV)
+        for part in parts:
+            heads, votes = (
+                np.log(np.maximum(p[:, part], 1e-12).astype(np.float64)) for p in (heads_nV, votes_nV)
+            )
+            blend_nV[:, part] = _softmax((1 - VOTE) * heads + VOTE * votes)
+        return blend_nV, heads_nV, votes_nV
 
     def save(self, directory: Path) -> None:
         """Write all arrays."""
@@ -328,6 +357,7 @@ class ProbePredictor:
         for name, (weight_rV, bias_V) in self.heads.items():
             code = self.taxonomy.category_codes[name]
             arrays[f"weight.{code}"], arrays[f"bias.{code}"] = weight_rV, bias_V
+        arrays |= self.votes.arrays(self.taxonomy) if self.votes is not None else {}
         write_arrays(directory, arrays, self.learnt_on)
 
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from shelfwise.answers import RowError
 from shelfwise.catalog import Catalog
 from shelfwise.cells import EMPTY, UNKNOWN
 from shelfwise.errors import ImageError, PredictionError, suggest
-from shelfwise.predictions import Block, Floats, Predictions, RowError
+from shelfwise.predictions import Block, Floats, Predictions
 from shelfwise.taxonomy import Taxonomy
 
 Rows = npt.NDArray[np.int64]
@@ -87,7 +88,7 @@ def assemble(
     catalog: Catalog,
     taxonomy: Taxonomy,
     routes: Routes,
-    answer: Callable[[str, Rows], Floats],
+    answer: Callable[[str, Rows], Floats | tuple[Floats, ...]],
     notes: tuple[str, ...] = (),
 ) -> Predictions:
     """Ask for the probabilities of each category's rows and put the blocks together.
@@ -96,10 +97,14 @@ def assemble(
         catalog: the products.
         taxonomy: the predictor's.
         routes: from ``route``.
-        answer: given a category and positions [n], returns float32 [n, V].
+        answer: given a category and positions [n], returns float32 [n, V]; or several: the first are the
+            probabilities, the others the opinions they were made of.
         notes: for the user.
     """
-    blocks = tuple(
-        Block(name, rows, answer(name, rows)) for name, rows in sorted(routes.rows.items()) if len(rows)
-    )
-    return Predictions(taxonomy, catalog.ids, blocks, routes.errors, routes.guessed, notes)
+    blocks = []
+    for name, rows in sorted(routes.rows.items()):
+        if len(rows):
+            found = answer(name, rows)
+            probs, *opinions = found if isinstance(found, tuple) else (found,)
+            blocks.append(Block(name, rows, probs, tuple(opinions)))
+    return Predictions(taxonomy, catalog.ids, tuple(blocks), routes.errors, routes.guessed, notes)

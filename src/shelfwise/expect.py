@@ -1,0 +1,249 @@
+"""Expect: the score on products nobody has seen, found out of fold, and what would raise it.
+
+It does not know how a recipe learns. Nothing is scored on the rows it was fitted on: predictions are out of fold, and
+the rule that turns them into answers is cross-fitted over the same folds.
+"""
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shelfwise.advice import advice
+from shelfwise.answers import Answers
+from shelfwise.catalog import Catalog
+from shelfwise.crossfit import cross_fit, hold_out
+from shelfwise.evaluate import compare, evaluate
+from shelfwise.predictions import Machine, Predictions, Recipe
+from shelfwise.report import Line, Report
+from shelfwise.splits import Folds
+from shelfwise.trust.calibrate import out_of_fold
+from shelfwise.trust.decide import Rule, decide, decided_out_of_fold
+from shelfwise.trust.evidence import Evidence
+
+Ints = npt.NDArray[np.int64]
+Costs = Mapping[tuple[str, str], tuple[tuple[float, ...], ...]]
+#: Categories and attributes that say something about quality: enough rows, more than one value.
+MIN_ROWS, MIN_VALUES = 100, 2
+#: Shares of the labels that a learning curve is drawn from.
+SHARES = (0.25, 0.5)
+#: Seconds that one fit may take for a learning curve to be drawn.
+MOST_SECONDS = 120.0
+#: Folds inside a holdout, for calibration and decision.
+INNER_FOLDS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Expectation:
+    """What is known before launch.
+
+    Attributes:
+        report: the scores to expect, with what a random split would have claimed, learning curves and advice.
+        evidence: out-of-fold probabilities beside the truth.
+        rule: fitted on all of it.
+    """
+
+    report: Report
+    evidence: Evidence
+    rule: Rule
+
+
+@dataclass(frozen=True, eq=False)
+class _Setting:
+    """What every cross-fit of one expectation shares."""
+
+    recipe: Recipe
+    catalog: Catalog
+    evidence: int | float
+    seed: int
+    machine: Machine
+
+    def gather(self, groups: Ints | None, keep: npt.NDArray[np.bool_] | None = None) -> "_Gathered":
+        """Predict out of fold, by folds over groups or, without groups, over rows."""
+        catalog, seed = self.catalog, self.seed
+        group_N = np.arange(len(catalog)) if groups is None else groups
+        if self.evidence >= 2:
+            folds = catalog.folds(int(self.evidence), groups=groups, seed=seed)
+            found = cross_fit(self.recipe, catalog, folds, machine=self.machine, seed=seed, keep=keep)
+            return _Gathered(Evidence.of(found, catalog, group_N, folds.fold), catalog, found, folds)
+        split = catalog.holdout(float(self.evidence), groups=groups, seed=seed)
+        found = hold_out(self.recipe, catalog, split, machine=self.machine, seed=seed, keep=keep)
+        held = split.test(1)
+        truth, group = catalog.select(held), group_N[held]
+        inner = truth.folds(INNER_FOLDS, groups=group, seed=seed)
+        return _Gathered(Evidence.of(found, truth, group, inner.fold), truth, found, split)
+
+
+@dataclass(frozen=True, eq=False)
+class _Gathered:
+    evidence: Evidence
+    truth: Catalog
+    found: Predictions
+    folds: Folds
+
+
+def expect(
+    recipe: Recipe,
+    catalog: Catalog,
+    groups: Ints,
+    *,
+    evidence: int | float = 5,
+    metric: str = "harmonic_f1",
+    costs: Costs | None = None,
+    seed: int = 0,
+    machine: Machine | None = None,
+    random_split: bool = True,
+    curve: bool = True,
+) -> Expectation:
+    """Score a recipe and the rule fitted on its predictions out of fold.
+
+    Args:
+        recipe: how to learn.
+        catalog: the products.
+        groups: int64 [N], near-duplicate groups.
+        evidence: grouped folds (2 or more), or the share of a grouped holdout (below 1).
+        metric: what answers are decided for, and scored by.
+        costs: see ``trust.decide.decide``.
+        seed: of folds and recipe.
+        machine: where to compute.
+        random_split: also score folds that ignore near-duplicates.
+        curve: also score with less labels.
+    """
+    setting = _Setting(recipe, catalog, evidence, seed, machine or Machine())
+    begun = time.monotonic()
+    gathered = setting.gather(groups)
+    parts = int(evidence) if evidence >= 2 else 1
+    seconds = (time.monotonic() - begun) / parts
+    counted = _counted(catalog)
+    group = gathered.evidence.group
+    decided = _decided(gathered, metric, costs)
+    report = evaluate(decided, gathered.truth, groups=group, metric=metric, seed=seed, **counted)
+    report = report.with_notes(_how(gathered, groups, evidence, len(catalog)))
+    report = _with_calibration(report, gathered, group, metric, counted)
+    report = _with_gain(report, gathered, decided, group, metric, counted)
+    if random_split:
+        plain = setting.gather(None)
+        random = evaluate(
+            _decided(plain, metric, costs), plain.truth, metric=metric, bootstrap=0, **counted
+        ).score
+        line = Line("overall", None, None, None, "random_split", random, support=report.rows)
+        report = replace(report, lines=(*report.lines, line)).with_notes(
+            f"A random split that ignores near-duplicates would have said {random:.3f}, "
+            f"{random - report.score:+.3f} against the grouped one."
+        )
+    if curve and seconds < MOST_SECONDS:
+        report = _with_curve(report, setting, groups, metric, costs, counted)
+    rule = decide(gathered.evidence, metric, costs=costs)
+    return Expectation(replace(report, advice=advice(report, gathered.evidence)), gathered.evidence, rule)
+
+
+def _decided(gathered: _Gathered, metric: str, costs: Costs | None) -> Answers:
+    """Answers of every row by a rule fitted without its fold; rows without evidence are answered plainly."""
+    answers = decided_out_of_fold(gathered.evidence, metric, costs=costs)
+    return replace(answers, errors=gathered.found.errors) if _whole(gathered) else gathered.found.answers()
+
+
+def _whole(gathered: _Gathered) -> bool:
+    """Whether the evidence has every row that was predicted: none without a category of its own."""
+    rows = sum(len(block.rows) for block in gathered.evidence.blocks)
+    return rows == sum(len(block.rows) for block in gathered.found.blocks)
+
+
+def _how(gathered: _Gathered, groups: Ints, evidence: int | float, products: int) -> str:
+    sizes = np.bincount(groups)
+    how = f"{gathered.folds.k} folds" if evidence >= 2 else f"a holdout of {len(gathered.truth)} products"
+    return (
+        f"Expected on unseen products: {how}, near-duplicate groups kept whole "
+        f"({len(sizes):,} groups over {products:,} products, the largest of {sizes.max():,}), seed "
+        f"{gathered.folds.seed}, split {gathered.folds.fingerprint[:12]}; calibration and decision "
+        "cross-fitted over the same groups."
+    )
+
+
+def _with_calibration(
+    report: Report, gathered: _Gathered, group: Ints, metric: str, counted: Mapping[str, Any]
+) -> Report:
+    """Put calibration errors in: those of calibrated probabilities, and ``ece_before`` of the predictor's own."""
+    calibrated = out_of_fold(gathered.evidence).predictions()
+    shared = {"groups": group, "metric": metric, "bootstrap": 0, **counted}
+    after = evaluate(calibrated, gathered.truth, **shared)
+    before = evaluate(gathered.evidence.predictions(), gathered.truth, **shared)
+    lines = [line for line in report.lines if line.metric not in ("ece", "log_loss")]
+    for source, name in ((after, ""), (before, "_before")):
+        lines += [
+            line._replace(metric=f"{line.metric}{name}")
+            for line in source.lines
+            if line.metric in ("ece", "log_loss")
+        ]
+    return replace(report, lines=tuple(lines))
+
+
+def _with_gain(
+    report: Report,
+    gathered: _Gathered,
+    decided: Answers,
+    group: Ints,
+    metric: str,
+    counted: Mapping[str, Any],
+) -> Report:
+    """Put in what deciding gains over the most probable value, with intervals."""
+    plain = gathered.evidence.predictions()
+    entries: list[tuple[str, Predictions | Answers]]
+    entries = [("most probable", plain), ("decided", replace(decided, errors=plain.errors))]
+    found = compare(entries, gathered.truth, groups=group, metric=metric, bootstrap=500, **counted)
+    lines = [
+        Line(d.level, d.category, d.attribute, None, "gain", d.difference, d.low, d.high, d.support)
+        for d in found.differences
+    ]
+    overall = found.differences[0]
+    return replace(report, lines=(*report.lines, *lines)).with_notes(
+        f"Deciding for {metric} gains {overall.difference:+.3f} [{overall.low:+.3f}, {overall.high:+.3f}] over the "
+        "most probable value, out of fold."
+    )
+
+
+def _with_curve(
+    report: Report,
+    setting: _Setting,
+    groups: Ints,
+    metric: str,
+    costs: Costs | None,
+    counted: Mapping[str, Any],
+) -> Report:
+    """Put in the scores with a part of the labels, as metrics ``<metric>@<share>``."""
+    place_N = _places(groups, setting.catalog.ids)
+    curves = [(1.0, report)]
+    for share in SHARES:
+        gathered = setting.gather(groups, place_N < share)
+        decided = _decided(gathered, metric, costs)
+        curves.append((share, evaluate(decided, gathered.truth, metric=metric, bootstrap=0, **counted)))
+    lines = [
+        line._replace(metric=f"{metric}@{share:g}")
+        for share, source in curves
+        for line in source.lines
+        if line.metric == metric and line.level in ("overall", "category", "attribute")
+    ]
+    return replace(report, lines=(*report.lines, *lines))
+
+
+def _places(groups: Ints, ids: tuple[str, ...]) -> npt.NDArray[np.float64]:
+    """Put each group at a place in [0, 1) drawn by its smallest id, so that shares are nested and lasting."""
+    smallest: dict[int, str] = {}
+    for group, id_ in zip(groups.tolist(), ids, strict=True):
+        if group not in smallest or id_ < smallest[group]:
+            smallest[group] = id_
+    place = {
+        group: int.from_bytes(hashlib.blake2b(id_.encode(), digest_size=6).digest()) / 2**48
+        for group, id_ in smallest.items()
+    }
+    return np.array([place[group] for group in groups.tolist()])
+
+
+def _counted(catalog: Catalog) -> dict[str, Any]:
+    """Leave tiny categories and one-valued attributes out of the score, unless nothing else is there."""
+    big = max((len(catalog.rows(name)) for name in catalog.present), default=0) >= MIN_ROWS
+    return {"min_rows": MIN_ROWS, "min_values": MIN_VALUES} if big else {"min_values": MIN_VALUES}

@@ -1,0 +1,300 @@
+"""Calibrate: probabilities that mean what they say, fitted out of fold.
+
+It does not know what is answered, nor how the opinions it weighs were formed.
+Legend: m labelled rows of one pair, n rows of a block, v values of an attribute, V packed, J opinions, K parameters.
+
+Two steps per (category, attribute), both fitted on rows predicted out of fold and shrunk towards what all
+attributes say together, the more the fewer labels there are:
+
+1. ``logit = sum_j a_j log p_j + b log count``: a temperature for every opinion (Guo et al., "On Calibration
+   of Modern Neural Networks", ICML 2017; several opinions make it a logarithmic opinion pool, Genest and
+   Zidek 1986), and a weight on the values' frequencies that takes back what class weights added to
+   the prior (Saerens et al. 2002).
+2. ``logit(confidence) = alpha + beta logit(p of the most probable value)``: Platt scaling of the answer
+   alone, for what a temperature cannot mend, such as a share of labels that is plainly wrong.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from shelfwise.predictions import Block, Predictions
+from shelfwise.taxonomy import Taxonomy
+from shelfwise.trust.evidence import Evidence, Pair
+
+Float = npt.NDArray[np.float64]
+#: Strength of the shrinkage of one attribute's parameters towards the pooled ones.
+SHRINK_BLEND, SHRINK_ANSWER = 30.0, (10.0, 20.0)
+#: An attribute counts for no more than this many labels among the pooled parameters.
+MOST_LABELS = 500
+#: Probabilities below this are taken for it.
+SMALLEST = 1e-9
+STEPS = 30
+
+
+@dataclass(frozen=True)
+class PairCalibration:
+    """The parameters of one attribute.
+
+    Attributes:
+        opinions: the exponent of each opinion.
+        prior: the weight of ``log count``.
+        shift: alpha, of the answer's logit.
+        slope: beta.
+    """
+
+    opinions: tuple[float, ...]
+    prior: float
+    shift: float = 0.0
+    slope: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """How to turn what a predictor says into calibrated probabilities.
+
+    Attributes:
+        pairs: parameters by (category, attribute).
+        pooled: parameters of attributes that have none of their own.
+        counts: labels of each value learnt from, by (category, attribute).
+    """
+
+    pairs: Mapping[tuple[str, str], PairCalibration]
+    pooled: PairCalibration
+    counts: Mapping[tuple[str, str], tuple[int, ...]]
+
+    def of(self, name: tuple[str, str]) -> PairCalibration:
+        """Return the parameters of a (category, attribute)."""
+        return self.pairs.get(name, self.pooled)
+
+    def blended(self, name: tuple[str, str], opinions: Sequence[npt.NDArray[Any]]) -> Float:
+        """Return [n, v], the distribution after the first step; what decisions for a metric are made on.
+
+        Args:
+            name: category and attribute.
+            opinions: the opinions' probabilities, [n, v] each.
+        """
+        part = self.of(name)
+        width = opinions[0].shape[1]
+        counts = self.counts.get(name, (0,) * width)
+        log_count_v = _log_counts(np.asarray(counts))
+        weights = (
+            part.opinions if len(part.opinions) == len(opinions) else (1 / len(opinions),) * len(opinions)
+        )
+        logits_nv = part.prior * log_count_v + sum(
+            a * _log(p_nv) for a, p_nv in zip(weights, opinions, strict=True)
+        )
+        return _softmax(logits_nv)
+
+    def probabilities(self, name: tuple[str, str], opinions: Sequence[npt.NDArray[Any]]) -> Float:
+        """Return [n, v], the calibrated probabilities after both steps. Arguments: ``blended``."""
+        part = self.of(name)
+        return _with_confidence(self.blended(name, opinions), part.shift, part.slope)
+
+    def apply(self, predictions: Predictions) -> Predictions:
+        """Return predictions with calibrated probabilities and without opinions."""
+        return _mapped(predictions, self.probabilities)
+
+
+def opinions_of(block: Any, part: slice) -> list[npt.NDArray[Any]]:
+    """Return the opinions of a block on one attribute, [n, v] each; the probabilities if there are no others."""
+    return [opinion[:, part] for opinion in block.opinions] or [block.probs[:, part]]
+
+
+def calibrate(evidence: Evidence) -> Calibration:
+    """Fit a calibration on evidence.
+
+    Args:
+        evidence: out-of-fold probabilities beside the truth.
+    """
+    pairs = [pair for pair in evidence.pairs() if len(pair.labels) and pair.probs.shape[1] > 1]
+    width = 1 + max((len(pair.opinions) for pair in pairs), default=1)
+    start = np.array([*[0.9 / (width - 1)] * (width - 1), 0.0])
+    stacks = [_Blend(pair) for pair in pairs]
+    blends_PK = _shrunk(stacks, start, np.full(width, SHRINK_BLEND))
+    answers = [
+        _Answer(stack.probabilities(w), stack.labels) for stack, w in zip(stacks, blends_PK.each, strict=True)
+    ]
+    answers_PK = _shrunk(answers, np.array([0.0, 1.0]), np.asarray(SHRINK_ANSWER))
+    found = {
+        pair.name: PairCalibration(tuple(blend[:-1].tolist()), float(blend[-1]), *answer.tolist())
+        for pair, blend, answer in zip(pairs, blends_PK.each, answers_PK.each, strict=True)
+    }
+    pooled = PairCalibration(
+        tuple(blends_PK.pooled[:-1].tolist()), float(blends_PK.pooled[-1]), *answers_PK.pooled.tolist()
+    )
+    counts = {pair.name: tuple(pair.counts.tolist()) for pair in evidence.pairs()}
+    return Calibration(found, pooled, counts)
+
+
+def out_of_fold(evidence: Evidence) -> Evidence:
+    """Return the evidence with calibrated probabilities, each row's by a calibration fitted without its fold."""
+    blocks = {block.category: block.probs.copy() for block in evidence.blocks}
+    for fold in np.unique(evidence.fold).tolist():
+        inside = evidence.fold == fold
+        found = calibrate(evidence.select(~inside)).apply(evidence.predictions())
+        for block in evidence.blocks:
+            here = inside[block.rows]
+            calibrated = found.block(block.category)
+            assert calibrated is not None
+            blocks[block.category][here] = calibrated.probs[here]
+    return evidence.with_probs(
+        replace(
+            evidence.predictions(),
+            blocks=tuple(Block(b.category, b.rows, blocks[b.category]) for b in evidence.blocks),
+        )
+    )
+
+
+def _mapped(predictions: Predictions, function: Any) -> Predictions:
+    """Replace every attribute's probabilities by a function of its name and opinions."""
+    taxonomy: Taxonomy = predictions.taxonomy
+    blocks = []
+    for block in predictions.blocks:
+        probs_nV = block.probs.copy()
+        parts = taxonomy.slices(block.category)
+        for choice, part in zip(taxonomy.choices(block.category), parts, strict=True):
+            if part.stop > part.start:
+                probs_nV[:, part] = function((block.category, choice.name), opinions_of(block, part))
+        blocks.append(Block(block.category, block.rows, probs_nV))
+    return replace(predictions, blocks=tuple(blocks))
+
+
+class _Problem(Protocol):
+    """A convex likelihood with few parameters."""
+
+    labels: npt.NDArray[np.int64]
+
+    def derivatives(self, weight_K: Float) -> tuple[float, Float, Float]:
+        """Loss, gradient [K] and Hessian [K, K]."""
+        ...
+
+
+class _Blend:
+    """The first step of one attribute: a conditional logit over its values."""
+
+    def __init__(self, pair: Pair) -> None:
+        log_count_v = _log_counts(pair.counts)
+        parts = [_log(p_mv) for p_mv in pair.opinions]
+        parts.append(np.broadcast_to(log_count_v, parts[0].shape))
+        self.features_Kmv = np.stack(parts)
+        self.labels = pair.labels.astype(np.int64)
+
+    def probabilities(self, weight_K: Float) -> Float:
+        return _softmax(np.tensordot(weight_K, self.features_Kmv, 1))
+
+    def derivatives(self, weight_K: Float) -> tuple[float, Float, Float]:
+        probs_mv = self.probabilities(weight_K)
+        row = np.arange(len(self.labels))
+        loss = -np.log(np.maximum(probs_mv[row, self.labels], SMALLEST)).sum()
+        mean_Km = np.einsum("mv,kmv->km", probs_mv, self.features_Kmv)
+        gradient_K = (mean_Km - self.features_Kmv[:, row, self.labels]).sum(axis=1)
+        flat_K = (self.features_Kmv * np.sqrt(probs_mv)).reshape(len(weight_K), -1)
+        return float(loss), gradient_K, flat_K @ flat_K.T - mean_Km @ mean_Km.T
+
+
+class _Answer:
+    """The second step: whether the most probable value is right, by its logit."""
+
+    def __init__(self, probs_mv: Float, labels: npt.NDArray[np.int64]) -> None:
+        self.labels = labels
+        self.right_m = (probs_mv.argmax(axis=1) == labels).astype(np.float64)
+        self.features_mK = np.stack([np.ones(len(labels)), _logit(probs_mv.max(axis=1))], axis=1)
+
+    def derivatives(self, weight_K: Float) -> tuple[float, Float, Float]:
+        sure_m = 1 / (1 + np.exp(-(self.features_mK @ weight_K)))
+        loss = -np.log(np.maximum(np.where(self.right_m > 0, sure_m, 1 - sure_m), SMALLEST)).sum()
+        spread_m = sure_m * (1 - sure_m)
+        hessian_KK = (self.features_mK * spread_m[:, None]).T @ self.features_mK
+        return float(loss), self.features_mK.T @ (sure_m - self.right_m), hessian_KK
+
+
+@dataclass(frozen=True)
+class _Shrunk:
+    pooled: Float
+    each: list[Float]
+
+
+def _shrunk(problems: Sequence[_Problem], start_K: Float, strength_K: Float) -> _Shrunk:
+    """Fit every problem twice: towards ``start``, then towards the weighted mean of those solutions."""
+    if not problems:
+        return _Shrunk(start_K, [])
+    first = [_solved(problem, start_K, strength_K) for problem in problems]
+    weight_P = np.array([min(len(problem.labels), MOST_LABELS) for problem in problems], np.float64)
+    pooled_K = np.average(np.stack(first), axis=0, weights=weight_P)
+    solve = partial(_solved, centre_K=pooled_K, strength_K=strength_K)
+    return _Shrunk(pooled_K, [solve(problem) for problem in problems])
+
+
+def _solved(problem: _Problem, centre_K: Float, strength_K: Float) -> Float:
+    """Minimise a convex loss plus ``strength / 2 (w - centre)^2`` by damped Newton steps."""
+    weight_K = centre_K.copy()
+
+    def at(w_K: Float) -> tuple[float, Float, Float]:
+        loss, gradient_K, hessian_KK = problem.derivatives(w_K)
+        apart_K = w_K - centre_K
+        loss += 0.5 * float((strength_K * apart_K**2).sum())
+        return loss, gradient_K + strength_K * apart_K, hessian_KK + np.diag(strength_K)
+
+    loss, gradient_K, hessian_KK = at(weight_K)
+    for _ in range(STEPS):
+        step_K = np.linalg.solve(hessian_KK, gradient_K)
+        if float(gradient_K @ step_K) < 1e-8 * max(1.0, abs(loss)):
+            break
+        scale = 1.0
+        while True:
+            tried = at(weight_K - scale * step_K)
+            if tried[0] <= loss or scale < 1e-4:
+                break
+            scale /= 2
+        if tried[0] > loss:
+            break
+        weight_K = weight_K - scale * step_K
+        loss, gradient_K, hessian_KK = tried
+    return weight_K
+
+
+def _with_confidence(probs_nv: Float, shift: float, slope: float) -> Float:
+    """Give the most probable value its confidence and scale the others; it stays the most probable."""
+    if probs_nv.shape[1] < 2:
+        return probs_nv
+    row, best_n = np.arange(len(probs_nv)), probs_nv.argmax(axis=1)
+    top_n = probs_nv[row, best_n]
+    rest_nv = probs_nv.copy()
+    rest_nv[row, best_n] = 0.0
+    rest_nv /= np.maximum(rest_nv.sum(axis=1), SMALLEST)[:, None]
+    sure_n = 1 / (1 + np.exp(-(shift + slope * _logit(top_n))))
+    second_n = rest_nv.max(axis=1)
+    sure_n = np.clip(sure_n, second_n / (1 + second_n) * (1 + 1e-6), 1 - 1e-9)
+    out_nv = rest_nv * (1 - sure_n)[:, None]
+    out_nv[row, best_n] = sure_n
+    return out_nv
+
+
+def _log_counts(counts_v: npt.NDArray[Any]) -> Float:
+    """log(count + 1/2), its mean taken away so that the scale of a table does not matter."""
+    log_v = np.log(counts_v.astype(np.float64) + 0.5)
+    centred: Float = log_v - log_v.mean()
+    return centred
+
+
+def _log(p: npt.NDArray[Any]) -> Float:
+    out: Float = np.log(np.maximum(p.astype(np.float64), SMALLEST))
+    return out
+
+
+def _logit(p: npt.NDArray[Any]) -> Float:
+    inside = np.clip(p.astype(np.float64), 1e-6, 1 - 1e-6)
+    out: Float = np.log(inside / (1 - inside))
+    return out
+
+
+def _softmax(logits_nv: npt.NDArray[Any]) -> Float:
+    shifted = logits_nv - logits_nv.max(axis=1, keepdims=True)
+    powers = np.exp(shifted)
+    out: Float = powers / powers.sum(axis=1, keepdims=True)
+    return out

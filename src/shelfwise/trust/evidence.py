@@ -1,0 +1,293 @@
+"""Evidence: out-of-fold probabilities beside the truth, with groups and folds; what trust is fitted on.
+
+It does not know how predictions were made, only that no row was predicted by a model that had seen its
+group. A bundle keeps it, so that any promise can be worked out later without fitting again.
+Legend: N rows, n of one category, A its Choice attributes, V their values packed, v of one attribute,
+m labelled rows of one pair (category, attribute).
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from shelfwise.answers import check_rows
+from shelfwise.catalog import Catalog
+from shelfwise.errors import BundleError, PredictionError
+from shelfwise.predictions import Block, Predictions, packed_columns
+from shelfwise.taxonomy import Choice, Taxonomy
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class EvidenceBlock:
+    """The evidence of one category.
+
+    Attributes:
+        category: its name.
+        rows: int64 [n], ascending positions among all rows.
+        probs: float32 [n, V], packed; each attribute's slice sums to 1.
+        labels: int32 [n, A], stated codes, -1 for none.
+        opinions: float32 [n, V] each; see ``Block``.
+    """
+
+    category: str
+    rows: Ints
+    probs: Floats
+    labels: Codes
+    opinions: tuple[Floats, ...] = ()
+
+    def take(self, chosen: npt.NDArray[np.bool_]) -> "EvidenceBlock":
+        """Return some of the rows, by mask."""
+        opinions = tuple(opinion[chosen] for opinion in self.opinions)
+        return EvidenceBlock(
+            self.category, self.rows[chosen], self.probs[chosen], self.labels[chosen], opinions
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """The labelled rows of one (category, attribute).
+
+    Attributes:
+        category: the category's name.
+        attribute: its position among the category's Choice attributes.
+        choice: its name and values.
+        rows: int64 [m], positions among all rows.
+        probs: float32 [m, v].
+        labels: int32 [m], stated codes.
+        group: int64 [m], near-duplicate group.
+        fold: int64 [m], fold of the cross-fit.
+        opinions: float32 [m, v] each, what the probabilities were made of; ``probs`` alone if there were none.
+    """
+
+    category: str
+    attribute: int
+    choice: Choice
+    rows: Ints
+    probs: Floats
+    labels: Codes
+    group: Ints
+    fold: Ints
+    opinions: tuple[Floats, ...] = ()
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """Category and attribute."""
+        return self.category, self.choice.name
+
+    @cached_property
+    def counts(self) -> Ints:
+        """int64 [v], labels of each value."""
+        return np.bincount(self.labels, minlength=len(self.choice.values)).astype(np.int64)
+
+    def select(self, chosen: npt.ArrayLike) -> "Pair":
+        """Return some of the rows, by mask or position."""
+        at = np.asarray(chosen)
+        return replace(
+            self,
+            rows=self.rows[at],
+            probs=self.probs[at],
+            labels=self.labels[at],
+            group=self.group[at],
+            fold=self.fold[at],
+            opinions=tuple(opinion[at] for opinion in self.opinions),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Out-of-fold probabilities and stated values of the products that were learnt from.
+
+    Attributes:
+        taxonomy: what the columns of the blocks mean.
+        ids: the products' ids.
+        group: int64 [N], near-duplicate group of every product.
+        fold: int64 [N], the fold it was predicted in.
+        blocks: one per category; rows without an answer are in none.
+    """
+
+    taxonomy: Taxonomy
+    ids: tuple[str, ...]
+    group: Ints
+    fold: Ints
+    blocks: tuple[EvidenceBlock, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def of(
+        cls,
+        predictions: Predictions,
+        catalog: Catalog,
+        group: npt.ArrayLike,
+        fold: npt.ArrayLike | None = None,
+    ) -> "Evidence":
+        """Put predictions beside what a catalogue states of the same rows.
+
+        Args:
+            predictions: out of fold, or of products that were not learnt from.
+            catalog: the same rows in the same order, with stated values.
+            group: int [N], near-duplicate groups.
+            fold: int [N], folds of the cross-fit; by default all in one.
+
+        Raises:
+            PredictionError: other rows, another taxonomy, or arrays of another length.
+        """
+        check_rows(predictions.ids, catalog)
+        if predictions.taxonomy.hash != catalog.taxonomy.hash:
+            raise PredictionError("the predictions are of another taxonomy than the catalogue")
+        n = len(catalog)
+        group_N = np.asarray(group, dtype=np.int64)
+        fold_N = np.zeros(n, np.int64) if fold is None else np.asarray(fold, dtype=np.int64)
+        if group_N.shape != (n,) or fold_N.shape != (n,):
+            raise PredictionError(f"{n} rows, but groups of {group_N.shape} and folds of {fold_N.shape}")
+        blocks = []
+        for block in predictions.blocks:
+            rows, labels_nA = catalog.rows(block.category), catalog.labels(block.category)
+            known = np.isin(block.rows, rows)  # a row whose category was guessed states nothing
+            at = block.rows[known]
+            labels = labels_nA[np.searchsorted(rows, at)]
+            opinions = tuple(opinion[known] for opinion in block.opinions)
+            blocks.append(EvidenceBlock(block.category, at, block.probs[known], labels, opinions))
+        return cls(catalog.taxonomy, catalog.ids, group_N, fold_N, tuple(b for b in blocks if len(b.rows)))
+
+    def block(self, category: str) -> EvidenceBlock | None:
+        """Return a category's block, ``None`` where there is none."""
+        return self._by_category.get(category)
+
+    @cached_property
+    def _by_category(self) -> Mapping[str, EvidenceBlock]:
+        return {block.category: block for block in self.blocks}
+
+    def pair(self, category: str, attribute: int) -> Pair:
+        """Return the labelled rows of one attribute of a category; there may be none."""
+        choice = self.taxonomy.choices(category)[attribute]
+        block = self.block(category)
+        if block is None:
+            none = np.zeros(0, np.int64)
+            empty = np.zeros((0, len(choice.values)), np.float32)
+            return Pair(category, attribute, choice, none, empty, none.astype(np.int32), none, none, (empty,))
+        known = np.flatnonzero(block.labels[:, attribute] >= 0)
+        part = self.taxonomy.slices(category)[attribute]
+        rows = block.rows[known]
+        return Pair(
+            category,
+            attribute,
+            choice,
+            rows,
+            block.probs[known, part],
+            block.labels[known, attribute],
+            self.group[rows],
+            self.fold[rows],
+            tuple(opinion[known, part] for opinion in block.opinions or (block.probs,)),
+        )
+
+    def pairs(self) -> Iterator[Pair]:
+        """Yield every (category, attribute) of the taxonomy that has values, in its order."""
+        for category in self.taxonomy.categories:
+            for attribute, choice in enumerate(self.taxonomy.choices(category)):
+                if choice.values:
+                    yield self.pair(category, attribute)
+
+    def predictions(self) -> Predictions:
+        """Return the probabilities alone; rows in no block are errors."""
+        from shelfwise.answers import RowError
+
+        inside = np.zeros(len(self), bool)
+        for block in self.blocks:
+            inside[block.rows] = True
+        errors = {int(i): RowError("image", "no evidence") for i in np.flatnonzero(~inside)}
+        blocks = tuple(Block(b.category, b.rows, b.probs, b.opinions) for b in self.blocks)
+        return Predictions(self.taxonomy, self.ids, blocks, errors)
+
+    def with_probs(self, predictions: Predictions) -> "Evidence":
+        """Return the same evidence with other probabilities of the same rows, such as calibrated ones."""
+        blocks = []
+        for block in self.blocks:
+            found = predictions.block(block.category)
+            if found is None or not np.array_equal(found.rows, block.rows):
+                raise PredictionError(f"{block.category!r}: probabilities of other rows than the evidence's")
+            blocks.append(replace(block, probs=found.probs, opinions=found.opinions))
+        return replace(self, blocks=tuple(blocks))
+
+    def select(self, chosen: npt.ArrayLike) -> "Evidence":
+        """Return the evidence of some rows, given as a mask [N]; the others keep their place, without a block."""
+        mask = np.asarray(chosen, dtype=bool)
+        blocks = []
+        for block in self.blocks:
+            kept = mask[block.rows]
+            if kept.any():
+                blocks.append(block.take(kept))
+        return replace(self, blocks=tuple(blocks))
+
+    def save(self, path: str | Path) -> None:
+        """Write to Parquet: ``id, category, group, fold, labels, probs, opinion_0 ...``; taxonomy as metadata."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        from shelfwise.files import replacing
+
+        n = len(self)
+        category: list[str | None] = [None] * n
+        labels: list[Codes | None] = [None] * n
+        most = max((len(block.opinions) for block in self.blocks), default=0)
+        names = ["probs", *(f"opinion_{j}" for j in range(most))]
+        cells: dict[str, list[Floats | None]] = {name: [None] * n for name in names}
+        for block in self.blocks:
+            for at, row in enumerate(block.rows.tolist()):
+                category[row], labels[row] = block.category, block.labels[at]
+                for name, packed in zip(names, (block.probs, *block.opinions), strict=False):
+                    cells[name][row] = packed[at]
+        table = pa.table(
+            {
+                "id": pa.array(self.ids, pa.string()),
+                "category": pa.array(category, pa.string()),
+                "group": pa.array(self.group, pa.int64()),
+                "fold": pa.array(self.fold, pa.int64()),
+                "labels": pa.array(labels, pa.list_(pa.int32())),
+                **{name: pa.array(column, pa.list_(pa.float32())) for name, column in cells.items()},
+            }
+        )
+        metadata = {b"shelfwise": b"evidence 1", b"taxonomy": json.dumps(self.taxonomy.table()).encode()}
+        with replacing(path) as temporary:
+            pq.write_table(table.replace_schema_metadata(metadata), temporary)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Evidence":
+        """Read what ``save`` wrote.
+
+        Raises:
+            BundleError: not such a file.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            table = pq.read_table(path)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise BundleError(f"cannot read the evidence {path}: {error}") from error
+        metadata = table.schema.metadata or {}
+        if metadata.get(b"shelfwise") != b"evidence 1":
+            raise BundleError(f"{path}: not evidence that this version wrote")
+        taxonomy = Taxonomy.from_table(json.loads(metadata[b"taxonomy"]), str(path))
+        categories = np.array(table["category"].to_pylist(), dtype=object)
+        blocks = []
+        for name in taxonomy.categories:
+            rows = np.flatnonzero(categories == name)
+            if len(rows):
+                taken = table.take(rows)
+                probs, *opinions = packed_columns(taken)
+                flat = taken["labels"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+                labels = flat.reshape(len(rows), -1).astype(np.int32)
+                blocks.append(EvidenceBlock(name, rows, probs, labels, tuple(opinions)))
+        group, fold = (table[field].to_numpy().astype(np.int64) for field in ("group", "fold"))
+        return cls(taxonomy, tuple(table["id"].to_pylist()), group, fold, tuple(blocks))
