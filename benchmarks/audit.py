@@ -29,9 +29,9 @@ from sklearn.metrics import average_precision_score
 
 from shelfwise.catalog import Catalog
 from shelfwise.cells import label_columns
+from shelfwise.crossfit import cross_fit
 from shelfwise.data.group import near_duplicates
 from shelfwise.files import cache_directory
-from shelfwise.crossfit import cross_fit
 from shelfwise.predictions import Machine, Predictions
 from shelfwise.recipes.probe import Probe
 from shelfwise.splits import Folds

@@ -28,10 +28,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from shelfwise.catalog import Catalog
+from shelfwise.crossfit import cross_fit
 from shelfwise.data.group import near_duplicates
 from shelfwise.evaluate import evaluate
 from shelfwise.files import cache_directory
-from shelfwise.crossfit import cross_fit
 from shelfwise.predictions import Block, Machine, Predictions
 from shelfwise.recipes.features import features
 from shelfwise.recipes.probe import Probe

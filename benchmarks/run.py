@@ -8,9 +8,32 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-NAMES = ("decode", "embed", "heads", "neighbours", "probe_quality", "memory", "categories", "familiar", "audit")
+NAMES = (
+    "decode",
+    "embed",
+    "heads",
+    "neighbours",
+    "probe_quality",
+    "memory",
+    "categories",
+    "familiar",
+    "audit",
+    "decide",
+    "promise",
+    "expected",
+)
 #: Benchmarks that know ``--quick``: a small size that shows they work, not what they measure.
-SMALL = ("heads", "neighbours", "probe_quality", "categories", "familiar", "audit")
+SMALL = (
+    "heads",
+    "neighbours",
+    "probe_quality",
+    "categories",
+    "familiar",
+    "audit",
+    "decide",
+    "promise",
+    "expected",
+)
 
 
 def run(name: str, quick: bool) -> dict[str, object]:

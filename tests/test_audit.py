@@ -26,6 +26,7 @@ from shelfwise.trust.noise import (
     fit_noise,
     likeness,
     read_from_text,
+    tempered,
 )
 
 VALUES = {"colour": ("Black", "Blue", "Navy", "Red", "White"), "sleeve": ("long", "short"), "one": ("only",)}
@@ -310,6 +311,29 @@ def test_the_noise_is_estimated(slips: float, mix_ups: float) -> None:
     noise = fit_noise([drawn(8000, slips, mix_ups)])
     assert noise.slip == pytest.approx(slips, abs=0.015)
     assert noise.mix_up == pytest.approx(mix_ups, abs=0.02)
+
+
+@given(st.integers(0, 500), st.floats(0, 1))
+@settings(deadline=None)
+def test_a_model_of_few_labels_cannot_deny_a_value(n: int, p: float) -> None:
+    mixed = tempered(np.array([[p, 1 - p]]), np.zeros(n, np.int64))
+    assert mixed.sum() == pytest.approx(1)
+    assert mixed.min() > 0
+    assert abs(mixed[0, 0] - p) <= 1 / (n + 1)
+
+
+def test_a_value_of_a_tiny_category_is_no_suspect(clean: Catalog, predictions: Predictions) -> None:
+    gloves = table(3).with_columns(pl.lit("Gloves").alias("category"), ("x" + pl.col("id")).alias("id"))
+    catalog = Catalog.read(pl.concat([table(), gloves]))
+    blind = []
+    for block in seen_by_a_model(catalog, wrong=0.0).blocks:
+        if block.category == "Gloves":
+            probs = np.full_like(block.probs, 1e-7)
+            probs[:, 0] = 1
+            block = Block(block.category, block.rows, probs)
+        blind.append(block)
+    found = audit(Predictions(catalog.taxonomy, catalog.ids, tuple(blind)), catalog)
+    assert found.suspects == 0
 
 
 def test_without_cells_the_noise_is_the_usual_one() -> None:

@@ -22,7 +22,7 @@ LAYERS = {
     3: "models models.backbones models.towers models.weights models.clip_tower models.engines models.runners "
     "models.parity models.embed models.heads models.losses models.nearest models.solver "
     "models.torchvision_repair shelves rendering "
-    "trust trust.evidence trust.calibrate trust.decide trust.promise trust.audit trust.noise trust.learnt "
+    "trust trust.evidence trust.calibrate trust.decide trust.promise trust.audit trust.suspects trust.noise trust.learnt "
     "trust.claims trust.lexicon trust.sequences trust.wording",
     5: "recipes recipes.features recipes.routing recipes.votes recipes.weights recipes.probe "
     "recipes.neighbours recipes.remapped recipes.index recipes.oddness",

@@ -16,11 +16,9 @@ from shelfwise.data.clean import clean
 from shelfwise.errors import BundleError, UsageError
 from shelfwise.files import cache_directory
 from shelfwise.findings import Findings
-from shelfwise.predictions import Machine, Predictions
+from shelfwise.predictions import Machine
 from shelfwise.roles import Columns
 from shelfwise.trust.audit import Audit, audit
-from shelfwise.trust.claims import Reader
-from shelfwise.trust.evidence import Evidence
 from shelfwise.trust.learnt import look_alike_ids, out_of_fold
 
 if TYPE_CHECKING:
@@ -54,22 +52,20 @@ def audit_table(
         TaxonomyError: a weight for an attribute that there is not.
     """
     machine, catalog = machine or Machine(), catalog.under(bundle.schema).remembering()
-    evidence, reader = _evidence(bundle), _reader(bundle)
-    if look_alikes and (getattr(bundle, "index", None) is None or evidence is None):
+    evidence, index, reader = bundle.calibrated, bundle.index, bundle.claims
+    if look_alikes and (index is None or evidence is None):
         raise BundleError("the bundle keeps no index of its training products, so there are no look-alikes")
-    predictions = _calibrated(bundle, bundle.predictor.predict(catalog, machine))
+    predictions = bundle.predict(catalog, machine)
     if evidence is not None:
-        evidence = evidence.with_probs(_calibrated(bundle, evidence.predictions()))
         predictions = out_of_fold(predictions, catalog, evidence)
     found = audit(
         predictions,
         catalog,
         claims=None if reader is None else reader.read(catalog),
         weights=weights,
-        reference=None if evidence is None else evidence.predictions(),
+        reference=evidence,
     )
-    if look_alikes and evidence is not None:
-        index = getattr(bundle, "index")  # noqa: B009
+    if look_alikes and index is not None and evidence is not None:
         near = index.look_alikes(catalog, ASKED * look_alikes, machine).positions
         found = found.with_evidence(look_alike_ids(found, near, index.ids, evidence, look_alikes))
     return found
@@ -134,7 +130,7 @@ def summary(found: Audit, bundle: Bundle) -> tuple[str, ...]:
             )
     if found.unseen:
         lines.append(f"{found.unseen:,} products with stated values have no readable picture: not judged.")
-    reader = _reader(bundle)
+    reader = bundle.claims
     return (*lines, *(reader.notes() if reader is not None else ()))
 
 
@@ -203,21 +199,3 @@ def check_paths(out: Path, html: Path | None) -> None:
         from shelfwise.pages import check_ending
 
         check_ending(html)
-
-
-def _evidence(bundle: Bundle) -> Evidence | None:
-    found: Evidence | None = getattr(bundle, "evidence", None)
-    return found
-
-
-def _reader(bundle: Bundle) -> Reader | None:
-    found: Reader | None = getattr(bundle, "claims", None)
-    return found
-
-
-def _calibrated(bundle: Bundle, predictions: Predictions) -> Predictions:
-    rule = getattr(bundle, "rule", None)
-    if rule is None:
-        return predictions
-    found: Predictions = rule.calibration.apply(predictions)
-    return found

@@ -321,7 +321,7 @@ class Bundle:
     def summary(self) -> dict[str, Any]:
         """What the bundle is, for printing."""
         pairs = list(self.taxonomy.pairs())
-        low, high = self.report.interval
+        line = self.report.expected
         untrained = (
             f"{len(self.untrained)} attributes, {len(self.untrained_values)} values"
             if self.migrated_from
@@ -334,8 +334,8 @@ class Bundle:
             "values": sum(len(choice.values) for _, choice in pairs),
             "numbers": sorted({n.name for c in self.taxonomy.categories for n in self.taxonomy.numbers(c)}),
             "metric": self.report.metric,
-            "score": self.report.score,
-            "interval": [low, high],
+            "score": line.score,
+            "interval": [line.low, line.high],
             "layout": self.schema.layout.kind,
             "taxonomy": self.taxonomy.hash,
             **({"migrated_from": self.migrated_from[-1], "untrained": untrained} if untrained else {}),
@@ -413,7 +413,7 @@ def load(path: str | Path) -> Bundle:
 def card(bundle: Bundle) -> str:
     """Return the model card: data, scores, limits, licences, as Markdown."""
     taxonomy, report, summary = bundle.taxonomy, bundle.report, bundle.summary
-    low, high = report.interval
+    line = report.expected
     numbers = summary["numbers"]
     lines = [
         "# Card of this bundle",
@@ -421,7 +421,8 @@ def card(bundle: Bundle) -> str:
         f"- Recipe: `{bundle.recipe.name}`, options in `recipe.toml`.",
         f"- Learnt from `{Path(bundle.run.data.catalog).name}`: {report.rows:,} scored products, "
         f"{summary['categories']} categories, {summary['attributes']} attributes, {summary['values']} values.",
-        f"- Expected on unseen products: {report.metric} {report.score:.3f} (95 % interval {low:.3f} to {high:.3f}).",
+        f"- Expected on unseen products: {report.metric} {line.score:.3f} (95 % interval {line.low:.3f} to "
+        f"{line.high:.3f}).",
         *(f"- {note}" for note in report.notes),
         *_migration(bundle),
         "",

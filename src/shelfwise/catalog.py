@@ -90,6 +90,7 @@ class Catalog:
         columns: Columns | None = None,
         schema: Schema | None = None,
         missing: Sequence[str] = MISSING,
+        not_applicable: Sequence[str] = (),
         aliases: Mapping[str, Mapping[str, str]] | None = None,
         attribute_aliases: Mapping[str, str] | None = None,
     ) -> "Catalog":
@@ -102,6 +103,7 @@ class Catalog:
             columns: overrides of inferred roles.
             schema: read against this one, as a bundle does, instead of inferring one.
             missing: cell texts that mean nothing is stated.
+            not_applicable: cell texts that say an attribute does not apply; case does not matter.
             aliases: per attribute, other spellings of values: ``{"colour": {"Black ": "Black"}}``.
             attribute_aliases: other spellings of attribute names: ``{"occasion": "ocassion"}``.
 
@@ -121,7 +123,7 @@ class Catalog:
             cleaned = clean_cells(frame, roles, missing)
             taxonomy = infer_taxonomy(
                 cleaned, roles, lists, aliases or {}, attribute_aliases or {}, table.source
-            )
+            ).marked(not_applicable)
             schema = Schema(taxonomy, roles, _layout(frame, roles, taxonomy), tuple(missing))
         else:
             roles = fit_roles(frame, schema.roles, columns, table.source)

@@ -66,6 +66,7 @@ class DataOptions(Options):
         attributes: the list of each category's attributes, for columns called ``attr_1`` ...
         evidence: grouped folds (2 or more), or a share held out (below 1).
         missing: cell texts that mean nothing is stated.
+        not_applicable: cell texts that say an attribute does not apply; case does not matter.
         id, category, image, text, number, choice, ignore: columns whose role is not inferred.
         aliases: per attribute, other spellings of its values.
         attribute_aliases: other spellings of attribute names.
@@ -76,6 +77,7 @@ class DataOptions(Options):
     attributes: Path | None = None
     evidence: Annotated[int, Field(ge=2, le=20)] | Annotated[float, Field(gt=0, lt=1)] = 5
     missing: tuple[str, ...] = MISSING
+    not_applicable: tuple[str, ...] = ()
     id: str | None = None
     category: str | None = None
     image: str | None = None

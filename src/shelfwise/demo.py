@@ -83,8 +83,8 @@ def demo(
     options = read_run(run_file, [f"seed={seed}"])
     bundle, _ = fit_run(options, machine=machine)
     bundle.save(directory / "bundle")
-    low, high = bundle.report.interval
-    say(f"      expected {bundle.report.metric}: {bundle.report.score:.3f} [{low:.3f}, {high:.3f}]")
+    line = bundle.report.expected
+    say(f"      expected {bundle.report.metric}: {line.score:.3f} [{line.low:.3f}, {line.high:.3f}]")
     say(_indented("\n".join(bundle.report.notes)))
 
     step(5, "evaluate: the bundle on the test products, against the values they were drawn with")

@@ -5,6 +5,7 @@ the rule that turns them into answers is cross-fitted over the same folds.
 """
 
 import hashlib
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -74,8 +75,9 @@ class _Setting:
         found = hold_out(self.recipe, catalog, split, machine=self.machine, seed=seed, keep=keep)
         held = split.test(1)
         truth, group = catalog.select(held), group_N[held]
-        inner = truth.folds(INNER_FOLDS, groups=group, seed=seed)
-        return _Gathered(Evidence.of(found, truth, group, inner.fold), truth, found, split)
+        parts = min(INNER_FOLDS, len(np.unique(group)))
+        fold = truth.folds(parts, groups=group, seed=seed).fold if parts > 1 else None
+        return _Gathered(Evidence.of(found, truth, group, fold), truth, found, split)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,20 +139,15 @@ def expect(
         )
     if curve and seconds < MOST_SECONDS:
         report = _with_curve(report, setting, groups, metric, costs, counted)
+    report = _with_expected(report, evidence)
     rule = decide(gathered.evidence, metric, costs=costs)
     return Expectation(replace(report, advice=advice(report, gathered.evidence)), gathered.evidence, rule)
 
 
 def _decided(gathered: _Gathered, metric: str, costs: Costs | None) -> Answers:
-    """Answers of every row by a rule fitted without its fold; rows without evidence are answered plainly."""
+    """Answers of every row by a rule fitted without its fold."""
     answers = decided_out_of_fold(gathered.evidence, metric, costs=costs)
-    return replace(answers, errors=gathered.found.errors) if _whole(gathered) else gathered.found.answers()
-
-
-def _whole(gathered: _Gathered) -> bool:
-    """Whether the evidence has every row that was predicted: none without a category of its own."""
-    rows = sum(len(block.rows) for block in gathered.evidence.blocks)
-    return rows == sum(len(block.rows) for block in gathered.found.blocks)
+    return replace(answers, errors={**answers.errors, **gathered.found.errors})
 
 
 def _how(gathered: _Gathered, groups: Ints, evidence: int | float, products: int) -> str:
@@ -215,7 +212,7 @@ def _with_curve(
     counted: Mapping[str, Any],
 ) -> Report:
     """Put in the scores with a part of the labels, as metrics ``<metric>@<share>``."""
-    place_N = _places(groups, setting.catalog.ids)
+    place_N = places(groups, setting.catalog.ids)
     curves = [(1.0, report)]
     for share in SHARES:
         gathered = setting.gather(groups, place_N < share)
@@ -230,8 +227,45 @@ def _with_curve(
     return replace(report, lines=(*report.lines, *lines))
 
 
-def _places(groups: Ints, ids: tuple[str, ...]) -> npt.NDArray[np.float64]:
-    """Put each group at a place in [0, 1) drawn by its smallest id, so that shares are nested and lasting."""
+def expected(score: Line, half: float, evidence: int | float) -> Line:
+    """Return the score to expect of a predictor fitted on everything, with its interval.
+
+    Out of fold a predictor has seen all products but one fold. What the rest brings is read off the learning curve: the
+    gain from the last doubling of the labels, times the doublings that are left. Half of that much is added to the
+    interval on either side.
+
+    Args:
+        score: out of fold, with its interval.
+        half: the score with half of the labels; NaN where it is not known.
+        evidence: folds, or the share held out.
+    """
+    left = -math.log2(1 - (1 / evidence if evidence >= 2 else evidence))
+    step = 0.0 if math.isnan(half) else max(0.0, score.score - half) * left
+    return score._replace(
+        metric="expected",
+        score=score.score + step,
+        low=score.low + 0.5 * step,
+        high=score.high + 1.5 * step,
+    )
+
+
+def _with_expected(report: Report, evidence: int | float) -> Report:
+    half = report.line(f"{report.metric}@0.5").score
+    line = expected(report.line(), half, evidence)
+    report = replace(report, lines=(*report.lines, line))
+    if math.isnan(half):
+        return report.with_notes(
+            "No learning curve was drawn, so what the last fold's labels bring is not counted in: expect a little more."
+        )
+    return report.with_notes(
+        f"Fitted on everything, {report.metric} {line.score:.3f} [{line.low:.3f}, {line.high:.3f}] is to be expected: "
+        f"{report.score:.3f} out of fold, and {line.score - report.score:+.3f} for the labels of the fold left "
+        "out, read off the learning curve."
+    )
+
+
+def places(groups: Ints, ids: tuple[str, ...]) -> npt.NDArray[np.float64]:
+    """Return [N], a place in [0, 1) of every row's group, drawn by its smallest id: shares are nested and lasting."""
     smallest: dict[int, str] = {}
     for group, id_ in zip(groups.tolist(), ids, strict=True):
         if group not in smallest or id_ < smallest[group]:

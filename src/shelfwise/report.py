@@ -135,6 +135,12 @@ class Report:
         """Its 95 % interval."""
         return self.line().low, self.line().high
 
+    @property
+    def expected(self) -> Line:
+        """The score to expect on unseen products: of a fit, with all its labels; else the overall score."""
+        line = self.line("expected")
+        return self.line() if math.isnan(line.score) else line
+
     def with_notes(self, *notes: str) -> "Report":
         """Return the report with sentences added."""
         return replace(self, notes=(*self.notes, *notes))
@@ -226,6 +232,7 @@ class Report:
 
     def _summary(self) -> str:
         names = {
+            "expected": f"to expect of a fit on everything ({self.metric})",
             "majority": f"always the most frequent value ({self.metric})",
             "harmonic_f1": "harmonic F1",
             "micro_f1": "micro-F1",

@@ -78,6 +78,7 @@ def read_data(data: DataOptions) -> Catalog:
         attributes=data.attributes,
         columns=data.columns(),
         missing=data.missing,
+        not_applicable=data.not_applicable,
         aliases=data.aliases,
         attribute_aliases=data.attribute_aliases,
     )

@@ -8,7 +8,7 @@ category, so that a taxonomy with thousands of categories costs a product no mor
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -188,6 +188,24 @@ class Taxonomy:
         for category in self.categories:
             for choice in self._choices[category]:
                 yield category, choice
+
+    def marked(self, not_applicable: Sequence[str]) -> "Taxonomy":
+        """Return the taxonomy with values so spelled marked as saying that their attribute does not apply.
+
+        Args:
+            not_applicable: spellings; case does not matter. Where an attribute has several, the first one counts.
+        """
+        words = [word.strip().casefold() for word in not_applicable]
+
+        def mark(item: Attribute) -> Attribute:
+            if not isinstance(item, Choice):
+                return item
+            folded = {value.strip().casefold(): value for value in reversed(item.values)}
+            found = next((folded[word] for word in words if word in folded), item.not_applicable)
+            return replace(item, not_applicable=found)
+
+        entries = {category: tuple(map(mark, items)) for category, items in self.entries.items()}
+        return Taxonomy(entries, self.aliases) if words else self
 
     def table(self) -> dict[str, Any]:
         """Return the taxonomy as JSON-ready data; the inverse of ``from_table``."""

@@ -16,10 +16,13 @@ from shelfwise.pages.curves import Measured
 from shelfwise.pages.parts import Bar, Cell, Column, Html, Section, esc, percent, span
 from shelfwise.plaintext import show
 from shelfwise.report import Line, Report
+from shelfwise.trust.decide import decided_out_of_fold
 
 if TYPE_CHECKING:
     from shelfwise.bundle import Bundle
 
+#: The promise that is shown where a run makes none.
+SHOWN_PROMISE = 0.95
 #: Categories, and pairs of category and attribute, that are drawn: the biggest; tables may hold more.
 MOST_CATEGORIES, MOST_PAIRS, MOST_ROWS = 40, 40, 1000
 #: Weakest values listed, and labels a value needs to be listed.
@@ -83,16 +86,31 @@ def bundle_page(
 
     Args:
         bundle: fitted or loaded.
-        measured: by default the bundle's own evidence, if it keeps any, without a promise.
+        measured: by default the bundle's own evidence, if it keeps any, under the promise of its run file, or
+            of 0.95 where that has none.
         source: by default the name of the table it was learnt from.
-        advice: sentences about what would help.
+        advice: sentences about what would help; by default the report's.
     """
-    evidence = getattr(bundle, "evidence", None)
-    if measured is None and evidence is not None:
-        measured = Measured(evidence)
     name = source or Path(bundle.run.data.catalog).name
-    return fit_page(
-        bundle.report, measured, source=name, advice=advice, facts=[("recipe", bundle.recipe.name)]
+    facts = [("recipe", bundle.recipe.name)]
+    if measured is None:
+        measured = _kept(bundle)
+    return fit_page(bundle.report, measured, source=name, advice=advice or bundle.report.advice, facts=facts)
+
+
+def _kept(bundle: "Bundle") -> Measured | None:
+    """What the bundle's own evidence shows: calibrated and not, decided, and under a promise."""
+    if bundle.evidence is None or bundle.calibrated is None or bundle.rule is None:
+        return None if bundle.evidence is None else Measured(bundle.evidence)
+    precision = bundle.run.decide.precision or SHOWN_PROMISE
+    kept = bundle.promise(precision)
+    decided = decided_out_of_fold(bundle.evidence, bundle.report.metric, costs=bundle.rule.costs)
+    return Measured(
+        bundle.calibrated,
+        bundle.evidence,
+        {name: part.threshold for name, part in kept.pairs.items()},
+        precision,
+        {block.category: block.candidate for block in decided.blocks},
     )
 
 
@@ -101,7 +119,7 @@ def _metric(report: Report) -> str:
 
 
 def _top(report: Report, measured: Measured | None, facts: Sequence[tuple[str, str]]) -> Html:
-    line, metric = report.line(), _metric(report)
+    line, metric = report.expected, _metric(report)
     interval = f" with a 95 % interval of {span(line.low, line.high)}" if not math.isnan(line.low) else ""
     majority = report.line("majority").score
     said = Html(

@@ -6,187 +6,33 @@ Legend: M stated values, N products, n of one category, A its attributes, k look
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from shelfwise.answers import check_rows
 from shelfwise.catalog import Catalog
 from shelfwise.cells import label_columns
 from shelfwise.errors import PredictionError, TaxonomyError, listing, suggest
-from shelfwise.findings import Finding, Findings
 from shelfwise.predictions import Block, Predictions
-from shelfwise.tables import write_frame
 from shelfwise.taxonomy import Taxonomy
 from shelfwise.trust.claims import Claims
 from shelfwise.trust.evidence import Evidence
 from shelfwise.trust.noise import (
     Chances,
-    Noise,
     chances_of,
     denied_chances,
     fit_noise,
     likeness,
     read_from_text,
+    tempered,
 )
+from shelfwise.trust.suspects import COLUMNS, SUSPECT, Audit
 
-COLUMNS = (
-    "id",
-    "category",
-    "attribute",
-    "column",
-    "stated",
-    "seen",
-    "p_stated",
-    "p_seen",
-    "odds",
-    "evidence",
-)
-#: Odds of being wrong from which a value is a suspect. The estimate is cautious, as a model that learns from
-#: wrong values allows for them: of such suspects 48 to 67 % were errors planted for a test.
-SUSPECT = 0.1
+__all__ = ["COLUMNS", "SUSPECT", "Audit", "audit", "audit_evidence"]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Audit:
-    """Stated values and what the pictures show, most suspicious first.
-
-    Attributes:
-        taxonomy: what the codes mean.
-        ids: of the table's products.
-        columns: the table's columns that state values, texts included.
-        row: int64 [M], position in the table.
-        category: int64 [M], code.
-        attribute: int64 [M], position among the category's Choice attributes.
-        column: int64 [M], position in ``columns``.
-        stated, seen: int64 [M], codes; ``seen`` is the most probable value.
-        negated: bool [M], a text denies the value.
-        in_words: bool [M], the value was read from text.
-        p_stated, p_seen: float64 [M], calibrated probabilities of what is stated and of what is seen.
-        odds: float64 [M], how many times more probable what is stated is if it is wrong than if it is
-            right, times the attribute's weight.
-        cells: shares of wrong values that were estimated in cells.
-        words: the same in texts.
-        evidence: ids of look-alikes, empty where none were asked for.
-        unseen: rows without a readable picture or a known category, whose values are not judged.
-    """
-
-    taxonomy: Taxonomy
-    ids: tuple[str, ...]
-    columns: tuple[str, ...]
-    row: Ints
-    category: Ints
-    attribute: Ints
-    column: Ints
-    stated: Ints
-    seen: Ints
-    negated: npt.NDArray[np.bool_]
-    in_words: npt.NDArray[np.bool_]
-    p_stated: Floats
-    p_seen: Floats
-    odds: Floats
-    cells: Noise
-    words: Noise
-    evidence: tuple[tuple[str, ...], ...] = ()
-    unseen: int = 0
-
-    def __len__(self) -> int:
-        return len(self.row)
-
-    @property
-    def suspect(self) -> npt.NDArray[np.bool_]:
-        """Bool [M], values that should be looked at: the odds that they are wrong are at least ``SUSPECT``."""
-        prior = np.where(self.in_words, self.words.prior, self.cells.prior)
-        return np.asarray(self.odds * prior >= SUSPECT)
-
-    @property
-    def suspects(self) -> int:
-        """How many values are suspects."""
-        return int(self.suspect.sum())
-
-    def frame(self) -> pl.DataFrame:
-        """Return one row per stated value, see ``COLUMNS``."""
-        names = self.taxonomy.categories
-        choices = [self.taxonomy.choices(name) for name in names]
-        codes = zip(
-            self.category.tolist(),
-            self.attribute.tolist(),
-            self.stated.tolist(),
-            self.seen.tolist(),
-            self.negated.tolist(),
-            strict=True,
-        )
-        texts = []
-        for category, attribute, stated, seen, negated in codes:
-            choice = choices[category][attribute]
-            said = f"not {choice.values[stated]}" if negated else choice.values[stated]
-            texts.append((names[category], choice.name, said, choice.values[seen]))
-        category_M, attribute_M, stated_M, seen_M = zip(*texts, strict=True) if texts else ((), (), (), ())
-        evidence = [";".join(ids) for ids in self.evidence] if self.evidence else [""] * len(self)
-        return pl.DataFrame(
-            {
-                "id": pl.Series([self.ids[row] for row in self.row.tolist()], dtype=pl.String),
-                "category": pl.Series(category_M, dtype=pl.String),
-                "attribute": pl.Series(attribute_M, dtype=pl.String),
-                "column": pl.Series([self.columns[at] for at in self.column.tolist()], dtype=pl.String),
-                "stated": pl.Series(stated_M, dtype=pl.String),
-                "seen": pl.Series(seen_M, dtype=pl.String),
-                "p_stated": self.p_stated,
-                "p_seen": self.p_seen,
-                "odds": self.odds,
-                "evidence": pl.Series(evidence, dtype=pl.String),
-            }
-        )
-
-    def write(self, path: str | Path) -> None:
-        """Write to ``.csv`` or ``.parquet``, whole or not at all.
-
-        Raises:
-            UsageError: another ending.
-        """
-        write_frame(self.frame(), path, escape=("column",))
-
-    def findings(self) -> Findings:
-        """Return the suspects as findings of the kinds ``suspect_label`` and, in words, ``suspect_claim``."""
-        found = []
-        for at in np.flatnonzero(self.suspect).tolist():
-            choice = self.taxonomy.choices(self.taxonomy.categories[self.category[at]])[self.attribute[at]]
-            said = ("not " if self.negated[at] else "") + choice.values[self.stated[at]]
-            seen, id_ = choice.values[self.seen[at]], self.ids[self.row[at]]
-            message = (
-                f"{choice.name} is stated to be {said!r}, and the picture looks like {seen!r} "
-                f"({self.p_seen[at]:.3f} against {self.p_stated[at]:.3g})"
-            )
-            evidence = {
-                "attribute": choice.name,
-                "stated": said,
-                "seen": seen,
-                "p_stated": round(float(self.p_stated[at]), 6),
-                "p_seen": round(float(self.p_seen[at]), 6),
-                "odds": round(float(self.odds[at]), 4),
-                "look_alikes": list(self.evidence[at]) if self.evidence else [],
-            }
-            where = int(self.row[at]) + 1, id_, self.columns[self.column[at]]
-            if self.in_words[at]:
-                found.append(Finding("suspect_claim", message, *where, "warning", evidence))
-            else:
-                found.append(Finding("suspect_label", message, *where, "warning", evidence))
-        return Findings(tuple(found))
-
-    def with_evidence(self, ids: Sequence[Sequence[str]]) -> "Audit":
-        """Return the same audit with look-alikes, a sequence of ids for every stated value.
-
-        Raises:
-            PredictionError: another number of them.
-        """
-        if len(ids) != len(self):
-            raise PredictionError(f"look-alikes of {len(ids)} stated values, the audit has {len(self)}")
-        return replace(self, evidence=tuple(map(tuple, ids)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,13 +51,31 @@ class _Part:
     chances: Chances
 
 
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """What is known of an attribute: how alike its values are, and the labels that were learnt from."""
+
+    alike: Floats
+    labels: npt.NDArray[np.int32]
+
+
+def _known(
+    probs: npt.NDArray[np.float32], labels_nA: npt.NDArray[np.int32], slices: Sequence[slice]
+) -> list[_Known]:
+    return [_Known(likeness(probs[:, part]), labels_nA[:, a]) for a, part in enumerate(slices)]
+
+
+def _chances(probs: Floats, stated: Ints, known: _Known) -> Chances:
+    return chances_of(tempered(probs, known.labels), stated, known.alike)
+
+
 def audit(
     predictions: Predictions,
     catalog: Catalog,
     *,
     claims: Claims | None = None,
     weights: Mapping[str, float] | None = None,
-    reference: Predictions | None = None,
+    reference: Evidence | None = None,
 ) -> Audit:
     """Judge every stated value of a catalogue by its picture.
 
@@ -224,7 +88,8 @@ def audit(
         catalog: the same rows, with what they state.
         claims: what their texts state.
         weights: per attribute name, what an error there weighs; 1 where not named.
-        reference: of many other products, to tell which values are alike; by default ``predictions``.
+        reference: calibrated evidence of the products that were learnt from: tells which values are alike and
+            how many labels were learnt from; by default the table's own.
 
     Raises:
         PredictionError: other rows or another taxonomy than the catalogue's.
@@ -245,16 +110,20 @@ def audit(
         judged[block.rows] = True
         of_category = catalog.rows(block.category)
         inside = np.isin(block.rows, of_category)
-        known = block if reference is None else reference.block(block.category) or block
-        alike_A = [likeness(known.probs[:, part]) for part in catalog.taxonomy.slices(block.category)]
         columns = label_columns(catalog.taxonomy, block.category, roles, catalog.layout)
         kept = Block(block.category, block.rows[inside], block.probs[inside])
         labels_nA = catalog.labels(block.category)[np.searchsorted(of_category, kept.rows)]
-        cells += _cells(catalog.taxonomy, kept, labels_nA, columns, alike_A)
+        learnt = None if reference is None else reference.block(block.category)
+        known_A = _known(
+            block.probs if learnt is None else learnt.probs,
+            labels_nA if learnt is None else learnt.labels,
+            catalog.taxonomy.slices(block.category),
+        )
+        cells += _cells(catalog.taxonomy, kept, labels_nA, columns, known_A)
         if claims is not None and block.category in said:
             mine = said[block.category]
             mine = mine[np.isin(claims.row[mine], kept.rows)]
-            words += _words(catalog.taxonomy, kept, claims, mine, len(roles.choices), alike_A)
+            words += _words(catalog.taxonomy, kept, claims, mine, len(roles.choices), known_A)
     names = (*roles.choices, *(claims.columns if claims is not None else ()))
     unseen = int((~judged & (catalog.codes >= 0).any(axis=1)).sum())
     return _ranked(catalog.taxonomy, catalog.ids, names, cells, words, weights or {}, unseen)
@@ -292,8 +161,8 @@ def audit_evidence(
     for block in evidence.blocks:
         choices = taxonomy.choices(block.category)
         at = list(range(len(choices))) if columns is not None else [names.index(c.name) for c in choices]
-        alike_A = [likeness(block.probs[:, part]) for part in taxonomy.slices(block.category)]
-        parts += _cells(taxonomy, Block(block.category, block.rows, block.probs), block.labels, at, alike_A)
+        known_A = _known(block.probs, block.labels, taxonomy.slices(block.category))
+        parts += _cells(taxonomy, Block(block.category, block.rows, block.probs), block.labels, at, known_A)
     return _ranked(taxonomy, evidence.ids, names, parts, [], weights or {}, 0)
 
 
@@ -312,7 +181,7 @@ def _cells(
     block: Block,
     labels_nA: npt.NDArray[np.int32],
     columns: Sequence[int],
-    alike_A: list[Floats],
+    known_A: list[_Known],
 ) -> list[_Part]:
     parts = []
     code = taxonomy.category_codes[block.category]
@@ -324,7 +193,7 @@ def _cells(
         stated = labels_nA[known, attribute].astype(np.int64)
         column = np.full(len(known), columns[attribute], np.int64)
         denied = np.zeros(len(known), bool)
-        chances = chances_of(probs, stated, alike_A[attribute])
+        chances = _chances(probs, stated, known_A[attribute])
         parts.append(_part(code, attribute, block.rows[known], column, stated, denied, probs, chances))
     return parts
 
@@ -346,7 +215,7 @@ def _part(
 
 
 def _words(
-    taxonomy: Taxonomy, block: Block, claims: Claims, mine: Ints, offset: int, alike_A: list[Floats]
+    taxonomy: Taxonomy, block: Block, claims: Claims, mine: Ints, offset: int, known_A: list[_Known]
 ) -> list[_Part]:
     """Return the claims at the positions ``mine``; a misreading says any value as often as the texts do."""
     parts = []
@@ -357,9 +226,9 @@ def _words(
             continue
         probs = np.asarray(block.probs[np.searchsorted(block.rows, claims.row[said]), where], np.float64)
         stated, negated = claims.code[said], claims.negated[said]
-        found = chances_of(probs, stated, alike_A[attribute])
+        found = _chances(probs, stated, known_A[attribute])
         if negated.any():
-            denied = denied_chances(probs, stated)
+            denied = denied_chances(tempered(probs, known_A[attribute].labels), stated)
             found = Chances(
                 *(
                     np.where(negated, getattr(denied, name), getattr(found, name))
@@ -385,11 +254,14 @@ def _ranked(
 ) -> Audit:
     """Estimate the noise, and sort all stated values by their odds, equal ones by row."""
     noises = [fit_noise(part.chances for part in parts) for parts in (cells, words)]
+    counts = [sum(len(part.row) for part in parts) for parts in (cells, words)]
+    wrong = sum(noise.share * n for noise, n in zip(noises, counts, strict=True)) / max(sum(counts), 1)
+    prior = (wrong or noises[0].share) / (1 - wrong)
     odds = []
     for noise, parts in zip(noises, (cells, words), strict=True):
         for part in parts:
             name = taxonomy.choices(taxonomy.categories[part.category])[part.attribute].name
-            odds.append(noise.odds(part.chances) * weights.get(name, 1.0))
+            odds.append(noise.odds(part.chances) / prior * weights.get(name, 1.0))
     parts = [*cells, *words]
     odds_M = np.concatenate([np.zeros(0), *odds])
     of_part = np.repeat(np.arange(len(parts)), [len(part.row) for part in parts])
@@ -423,6 +295,7 @@ def _ranked(
         joined["p_stated"][order],
         joined["p_seen"][order],
         odds_M[order],
+        prior,
         noises[0],
         noises[1],
         unseen=unseen,

@@ -82,9 +82,9 @@ class Calibration:
         width = opinions[0].shape[1]
         counts = self.counts.get(name, (0,) * width)
         log_count_v = _log_counts(np.asarray(counts))
-        weights = (
-            part.opinions if len(part.opinions) == len(opinions) else (1 / len(opinions),) * len(opinions)
-        )
+        opinions, weights = _filled(opinions, len(part.opinions)), part.opinions
+        if len(weights) != len(opinions):
+            weights = (sum(weights) / len(opinions),) * len(opinions)
         logits_nv = part.prior * log_count_v + sum(
             a * _log(p_nv) for a, p_nv in zip(weights, opinions, strict=True)
         )
@@ -114,7 +114,7 @@ def calibrate(evidence: Evidence) -> Calibration:
     pairs = [pair for pair in evidence.pairs() if len(pair.labels) and pair.probs.shape[1] > 1]
     width = 1 + max((len(pair.opinions) for pair in pairs), default=1)
     start = np.array([*[0.9 / (width - 1)] * (width - 1), 0.0])
-    stacks = [_Blend(pair) for pair in pairs]
+    stacks = [_Blend(pair, width - 1) for pair in pairs]
     blends_PK = _shrunk(stacks, start, np.full(width, SHRINK_BLEND))
     answers = [
         _Answer(stack.probabilities(w), stack.labels) for stack, w in zip(stacks, blends_PK.each, strict=True)
@@ -177,9 +177,9 @@ class _Problem(Protocol):
 class _Blend:
     """The first step of one attribute: a conditional logit over its values."""
 
-    def __init__(self, pair: Pair) -> None:
+    def __init__(self, pair: Pair, opinions: int) -> None:
         log_count_v = _log_counts(pair.counts)
-        parts = [_log(p_mv) for p_mv in pair.opinions]
+        parts = [_log(p_mv) for p_mv in _filled(pair.opinions, opinions)]
         parts.append(np.broadcast_to(log_count_v, parts[0].shape))
         self.features_Kmv = np.stack(parts)
         self.labels = pair.labels.astype(np.int64)
@@ -206,7 +206,7 @@ class _Answer:
         self.features_mK = np.stack([np.ones(len(labels)), _logit(probs_mv.max(axis=1))], axis=1)
 
     def derivatives(self, weight_K: Float) -> tuple[float, Float, Float]:
-        sure_m = 1 / (1 + np.exp(-(self.features_mK @ weight_K)))
+        sure_m = _logistic(self.features_mK @ weight_K)
         loss = -np.log(np.maximum(np.where(self.right_m > 0, sure_m, 1 - sure_m), SMALLEST)).sum()
         spread_m = sure_m * (1 - sure_m)
         hessian_KK = (self.features_mK * spread_m[:, None]).T @ self.features_mK
@@ -267,7 +267,7 @@ def _with_confidence(probs_nv: Float, shift: float, slope: float) -> Float:
     rest_nv = probs_nv.copy()
     rest_nv[row, best_n] = 0.0
     rest_nv /= np.maximum(rest_nv.sum(axis=1), SMALLEST)[:, None]
-    sure_n = 1 / (1 + np.exp(-(shift + slope * _logit(top_n))))
+    sure_n = _logistic(shift + slope * _logit(top_n))
     second_n = rest_nv.max(axis=1)
     sure_n = np.clip(sure_n, second_n / (1 + second_n) * (1 + 1e-6), 1 - 1e-9)
     out_nv = rest_nv * (1 - sure_n)[:, None]
@@ -282,6 +282,11 @@ def _log_counts(counts_v: npt.NDArray[Any]) -> Float:
     return centred
 
 
+def _filled(opinions: Sequence[npt.NDArray[Any]], count: int) -> Sequence[npt.NDArray[Any]]:
+    """Let a predictor's only opinion, as where it knew nothing of a category, stand for each of several."""
+    return opinions if len(opinions) != 1 else tuple(opinions) * max(count, 1)
+
+
 def _log(p: npt.NDArray[Any]) -> Float:
     out: Float = np.log(np.maximum(p.astype(np.float64), SMALLEST))
     return out
@@ -290,6 +295,12 @@ def _log(p: npt.NDArray[Any]) -> Float:
 def _logit(p: npt.NDArray[Any]) -> Float:
     inside = np.clip(p.astype(np.float64), 1e-6, 1 - 1e-6)
     out: Float = np.log(inside / (1 - inside))
+    return out
+
+
+def _logistic(x: Float) -> Float:
+    """1 / (1 + exp(-x)), written so that nothing overflows."""
+    out: Float = 0.5 * (1 + np.tanh(0.5 * x))
     return out
 
 

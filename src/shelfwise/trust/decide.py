@@ -49,7 +49,7 @@ class Rule:
     """How probabilities become answers.
 
     Attributes:
-        metric: what the offsets are best for; ``cost`` where costs are given.
+        metric: what the offsets are best for.
         calibration: from a predictor's probabilities to calibrated ones.
         offsets: by (category, attribute), one number a value.
         costs: by (category, attribute), the cost of answering a value (column) where another is true (row).
@@ -95,7 +95,7 @@ class Rule:
             state_nA[candidate_nA < 0] = STATES.index("unsure")
             if promised:
                 assert promise is not None
-                _hold(state_nA, block, taxonomy, promise)
+                _hold(state_nA, candidate_nA, block, taxonomy, promise)
             if not every_cell:
                 self._leave_untrained(state_nA, candidate_nA, taxonomy, block.category)
             _mark_not_applicable(state_nA, candidate_nA, taxonomy, block.category)
@@ -183,7 +183,7 @@ class Rule:
             calibration = Calibration(
                 {name: _read(p["calibration"]) for name, p in named.items() if p["calibration"] is not None},
                 _read(table["pooled"]),
-                {name: tuple(map(int, p["counts"])) for name, p in named.items()},
+                {name: tuple(map(int, p["counts"])) for name, p in named.items() if p["counts"]},
             )
             return cls(
                 str(table["metric"]),
@@ -297,8 +297,14 @@ def _expected_counts(
     return metrics.Tally(correct_Kv, answered_Kv, truth_Kv, nothing_K, nothing_K)
 
 
-def _hold(state_nA: npt.NDArray[np.int8], block: Block, taxonomy: Taxonomy, promise: Promise) -> None:
-    """Mark the cells whose most probable value is below its threshold as unsure, in place."""
+def _hold(
+    state_nA: npt.NDArray[np.int8],
+    candidate_nA: npt.NDArray[np.int32],
+    block: Block,
+    taxonomy: Taxonomy,
+    promise: Promise,
+) -> None:
+    """Mark the cells whose most probable value is below its threshold, or was never checked, as unsure, in place."""
     for a, (choice, part) in enumerate(
         zip(taxonomy.choices(block.category), taxonomy.slices(block.category), strict=True)
     ):
@@ -306,6 +312,8 @@ def _hold(state_nA: npt.NDArray[np.int8], block: Block, taxonomy: Taxonomy, prom
         if part.stop > part.start:
             sure_n = block.probs[:, part].max(axis=1)
             state_nA[sure_n < promise.threshold(name), a] = STATES.index("unsure")
+            unseen = [choice.codes[value] for value in promise.unseen(name)]
+            state_nA[np.isin(candidate_nA[:, a], unseen), a] = STATES.index("unsure")
 
 
 def _mark_not_applicable(

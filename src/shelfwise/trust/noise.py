@@ -49,19 +49,15 @@ class Noise:
     mix_up: float = PRIOR_SHARE
 
     @property
-    def prior(self) -> float:
-        """The odds that a stated value is wrong before its picture is seen."""
-        return (self.slip + self.mix_up) / (1 - self.slip - self.mix_up)
+    def share(self) -> float:
+        """The share of stated values that are wrong."""
+        return self.slip + self.mix_up
 
     def odds(self, chances: Chances) -> Floats:
-        """Return how many times more probable each stated value is if it is wrong than if it is right.
-
-        Times ``prior``, the odds that it is wrong.
-        """
+        """Return the odds that each stated value is wrong."""
         wrong = chances.trust * (self.slip * chances.slip + self.mix_up * chances.mix_up)
-        right = chances.trust * ((1 - self.slip - self.mix_up) * chances.right + SURPRISE)
-        right = right + (1 - chances.trust) * chances.misread
-        return np.asarray(wrong / right / self.prior, np.float64)
+        right = chances.trust * ((1 - self.share) * chances.right + SURPRISE)
+        return np.asarray(wrong / (right + (1 - chances.trust) * chances.misread), np.float64)
 
 
 def fit_noise(parts: Iterable[Chances]) -> Noise:
@@ -109,6 +105,21 @@ def likeness(probs: npt.ArrayLike) -> Floats:
     return np.asarray(share / np.maximum(share.sum(axis=1, keepdims=True), 1e-300), np.float64)
 
 
+def tempered(probs: npt.ArrayLike, labels: npt.ArrayLike) -> Floats:
+    """Return float64 [M, v], probabilities mixed with the shares of the values as one label among those learnt from.
+
+    A model that has seen a value twice, or never, cannot deny it: what it says counts as much as its labels.
+
+    Args:
+        probs: float [M, v], calibrated probabilities.
+        labels: int [L], codes of the attribute that were learnt from, -1 for none.
+    """
+    p, known = np.asarray(probs, np.float64), np.asarray(labels, np.int64)
+    counts_v = np.bincount(known[known >= 0], minlength=p.shape[1])
+    n, share_v = counts_v.sum(), (counts_v + 1) / (counts_v.sum() + p.shape[1])
+    return np.asarray((n * p + share_v) / (n + 1), np.float64)
+
+
 def chances_of(probs: npt.ArrayLike, codes: npt.ArrayLike, alike: Floats) -> Chances:
     """Return the chances of stated values.
 
@@ -131,7 +142,7 @@ def chances_of(probs: npt.ArrayLike, codes: npt.ArrayLike, alike: Floats) -> Cha
 def denied_chances(probs: npt.ArrayLike, codes: npt.ArrayLike) -> Chances:
     """Return the chances of denied values, "no collar": right where the picture shows another value."""
     p, code = np.asarray(probs, np.float64), np.asarray(codes, np.int64)
-    shown = p[np.arange(len(code)), code]
+    shown = p[np.arange(len(code)), code] if p.shape[1] > 1 else np.zeros(len(code))
     return Chances(1 - shown, shown, shown, np.zeros(len(code)), np.ones(len(code)))
 
 

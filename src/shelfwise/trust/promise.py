@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from shelfwise.errors import UsageError
+from shelfwise.errors import UsageError, listing
 from shelfwise.trust.evidence import Evidence, Pair
 
 Float = npt.NDArray[np.float64]
@@ -56,6 +56,8 @@ class Promised:
         precision: share of the groups answered that was right, on the evidence; NaN for none.
         labels: labelled rows of the evidence.
         reason: why nothing is answered; empty where something is.
+        unseen: values that no product of the evidence states, so that nothing is known of answers with them; a
+            cell whose most probable value is one of these is not answered.
     """
 
     threshold: float
@@ -63,6 +65,7 @@ class Promised:
     precision: float
     labels: int
     reason: str = ""
+    unseen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,11 @@ class Promise:
         """Return the least confidence that is answered, ``inf`` where nothing is."""
         found = self.pairs.get(name)
         return np.inf if found is None else found.threshold
+
+    def unseen(self, name: tuple[str, str]) -> tuple[str, ...]:
+        """Return the values of an attribute that are never answered."""
+        found = self.pairs.get(name)
+        return () if found is None else found.unseen
 
     @property
     def coverage(self) -> float:
@@ -113,6 +121,7 @@ class Promise:
         for name, part in self.pairs.items():
             said = (
                 f"{part.coverage:6.1%} answered, from {part.threshold:.3f}, {part.precision:.3f} right out of fold"
+                + (f"; never {listing(part.unseen)}: not seen out of fold" if part.unseen else "")
                 if np.isfinite(part.threshold)
                 else f"  never answered: {part.reason}"
             )
@@ -145,7 +154,12 @@ def promise(
         if not 0 < number < 1:
             raise UsageError(f"a promised {name} lies between 0 and 1, not at {number:g}")
     pairs = list(calibrated.pairs())
-    prefixes = {p.name: prefixes_of(p) for p in pairs if len(p.labels) and p.name not in untrained}
+    inside_N = np.zeros(len(calibrated), bool)
+    for block in calibrated.blocks:
+        inside_N[block.rows] = True
+    folds = len(np.unique(calibrated.fold[inside_N]))
+    never = {pair.name: _never(pair, folds, pair.name in untrained) for pair in pairs}
+    prefixes = {pair.name: prefixes_of(pair) for pair in pairs if not never[pair.name]}
     nu = 0.0
     if over == "catalogue":
         level = _level(list(prefixes.values()), precision, confidence)
@@ -155,11 +169,31 @@ def promise(
     else:
         nu = _strength(list(prefixes.values()), precision)
         found = {name: _together(part, precision, confidence, nu) for name, part in prefixes.items()}
+    unsure = f"no confidence is high enough to promise {precision:g} with confidence {confidence:g}"
     promised = {
-        pair.name: _promised(pair, prefixes.get(pair.name), found.get(pair.name, -1), precision, confidence)
-        for pair in pairs
+        name: _promised(pair, prefixes.get(name), found.get(name, -1), never[name] or unsure)
+        for name, pair in ((pair.name, pair) for pair in pairs)
     }
     return Promise(precision, confidence, over, promised, nu)
+
+
+def _never(pair: Pair, folds: int, untrained: bool) -> str:
+    """Why an attribute is not promised anything whatever its confidence; empty where it may be."""
+    groups, inside = len(np.unique(pair.group)), len(np.unique(pair.fold))
+    if untrained:
+        return "it was never learnt"
+    if pair.probs.shape[1] < 2:
+        return "it has one value only: nothing was learnt that could be wrong"
+    if not len(pair.labels):
+        return "no labelled product with a readable picture"
+    if groups < LEAST:
+        return f"{groups} labelled products that differ are too few; {LEAST} are needed to promise anything"
+    if inside < folds:
+        return f"no labelled product in {folds - inside} of the {folds} folds"
+    if (pair.counts > 0).sum() < 2:
+        only = pair.choice.values[int(pair.counts.argmax())]
+        return f"{only!r} is its only value seen out of fold: nothing was learnt that could be wrong"
+    return ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,9 +229,13 @@ def prefixes_of(pair: Pair) -> Prefixes:
     order_m = np.lexsort((pair.rows, -sure_m))
     sure_m, wrong_m = sure_m[order_m], wrong_m[order_m]
     group_m = np.unique(pair.group[order_m], return_inverse=True)[1]
-    ends = sorted({_with_ties(sure_m, end) for end in _ends(len(sure_m))})
-    columns: list[tuple[float, ...]] = []
     groups = int(group_m.max()) + 1 if len(group_m) else 0
+    first_G = np.unique(group_m, return_index=True)[1]
+    # Rows until one more group than wanted begins: rows repeated inside their groups change no prefix.
+    begun_m = np.bincount(first_G, minlength=len(group_m)).cumsum()
+    rows = np.searchsorted(begun_m, list(_ends(groups)), side="right")
+    ends = sorted({_with_ties(sure_m, end) for end in rows.tolist()})
+    columns: list[tuple[float, ...]] = []
     count_G, wrong_G, sure_G = np.zeros((3, groups))
     start = 0
     for end in ends:
@@ -214,12 +252,12 @@ def prefixes_of(pair: Pair) -> Prefixes:
     return Prefixes(table[0], table[1].astype(np.int64), table[2], table[3], table[4], *ordered)
 
 
-def _ends(rows: int) -> Iterator[int]:
+def _ends(groups: int) -> Iterator[int]:
     end = float(FIRST)
-    while end < rows:
+    while end < groups:
         yield int(end)
         end = max(end * RATIO, end + 1)
-    yield rows
+    yield groups
 
 
 def _with_ties(sure_m: Float, end: int) -> int:
@@ -314,19 +352,13 @@ def _level(parts: Sequence[Prefixes], precision: float, confidence: float) -> fl
     return best
 
 
-def _promised(pair: Pair, part: Prefixes | None, at: int, precision: float, confidence: float) -> Promised:
+def _promised(pair: Pair, part: Prefixes | None, at: int, reason: str) -> Promised:
     labels = len(pair.labels)
     if part is not None and at >= 0:
         groups, errors = part.groups_T[at], part.errors_T[at]
         coverage = float(part.rows_T[at] / labels)
-        return Promised(float(part.threshold_T[at]), coverage, float(1 - errors / groups), labels)
-    groups = len(np.unique(pair.group))
-    if pair.probs.shape[1] < 2:
-        reason = "it has one value only: nothing was learnt that could be wrong"
-    elif part is None:
-        reason = "no labelled product with a readable picture" if not labels else "it was never learnt"
-    elif groups < LEAST:
-        reason = f"{groups} labelled products that differ are too few; {LEAST} are needed to promise anything"
-    else:
-        reason = f"no confidence is high enough to promise {precision:g} with confidence {confidence:g}"
+        unseen = tuple(v for v, n in zip(pair.choice.values, pair.counts.tolist(), strict=True) if not n)
+        return Promised(
+            float(part.threshold_T[at]), coverage, float(1 - errors / groups), labels, unseen=unseen
+        )
     return Promised(np.inf, 0.0, float("nan"), labels, reason)
