@@ -109,7 +109,7 @@ class DecideOptions(Options):
     metric: Literal["harmonic_f1", "macro_f1", "micro_f1", "accuracy", "weighted_f1"] = "harmonic_f1"
     cost: Path | None = None
     precision: float | None = Field(default=None, gt=0, lt=1)
-    confidence: float = Field(default=0.95, gt=0, lt=1)
+    confidence: float = Field(default=0.9, gt=0, lt=1)
     over: Literal["attribute", "attribute-alone", "catalogue"] = "attribute"
     alarm: float = Field(default=0.01, ge=0, lt=1)
 

@@ -18,6 +18,7 @@ from shelfwise.advice import advice
 from shelfwise.answers import Answers
 from shelfwise.catalog import Catalog
 from shelfwise.crossfit import cross_fit, hold_out
+from shelfwise.errors import CatalogError
 from shelfwise.evaluate import compare, evaluate
 from shelfwise.predictions import Machine, Predictions, Recipe
 from shelfwise.report import Line, Report
@@ -120,7 +121,7 @@ def expect(
     gathered = setting.gather(groups)
     parts = int(evidence) if evidence >= 2 else 1
     seconds = (time.monotonic() - begun) / parts
-    counted = _counted(catalog)
+    counted = _counted(gathered.truth)
     group = gathered.evidence.group
     decided = _decided(gathered, metric, costs)
     report = evaluate(decided, gathered.truth, groups=group, metric=metric, seed=seed, **counted)
@@ -130,7 +131,7 @@ def expect(
     if random_split:
         plain = setting.gather(None)
         random = evaluate(
-            _decided(plain, metric, costs), plain.truth, metric=metric, bootstrap=0, **counted
+            _decided(plain, metric, costs), plain.truth, metric=metric, bootstrap=0, **_counted(plain.truth)
         ).score
         line = Line("overall", None, None, None, "random_split", random, support=report.rows)
         report = replace(report, lines=(*report.lines, line)).with_notes(
@@ -215,7 +216,10 @@ def _with_curve(
     place_N = places(groups, setting.catalog.ids)
     curves = [(1.0, report)]
     for share in SHARES:
-        gathered = setting.gather(groups, place_N < share)
+        try:
+            gathered = setting.gather(groups, place_N < share)
+        except CatalogError:  # this share of a tiny catalogue leaves a fold nothing to learn from
+            continue
         decided = _decided(gathered, metric, costs)
         curves.append((share, evaluate(decided, gathered.truth, metric=metric, bootstrap=0, **counted)))
     lines = [
@@ -277,7 +281,12 @@ def places(groups: Ints, ids: tuple[str, ...]) -> npt.NDArray[np.float64]:
     return np.array([place[group] for group in groups.tolist()])
 
 
-def _counted(catalog: Catalog) -> dict[str, Any]:
+def _counted(truth: Catalog) -> dict[str, Any]:
     """Leave tiny categories and one-valued attributes out of the score, unless nothing else is there."""
-    big = max((len(catalog.rows(name)) for name in catalog.present), default=0) >= MIN_ROWS
-    return {"min_rows": MIN_ROWS, "min_values": MIN_VALUES} if big else {"min_values": MIN_VALUES}
+    varied = [
+        name
+        for name in truth.present
+        if any(len(np.unique(label_n[label_n >= 0])) >= MIN_VALUES for label_n in truth.labels(name).T)
+    ]
+    big = any(len(truth.rows(name)) >= MIN_ROWS for name in varied)
+    return {"min_rows": MIN_ROWS if big else 1, "min_values": MIN_VALUES if varied else 1}

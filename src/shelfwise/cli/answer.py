@@ -59,7 +59,7 @@ def predict(
         float | None, typer.Option(help="Answer only what is right this often, such as 0.98.")
     ] = None,
     confidence: Annotated[
-        float | None, typer.Option(help="How sure that is to be; 0.95 unless the run says otherwise.")
+        float | None, typer.Option(help="How sure that is to be; 0.9 unless the run says otherwise.")
     ] = None,
     promise_over: Annotated[
         str, typer.Option("--promise-over", help="attribute, attribute-alone or catalogue.")

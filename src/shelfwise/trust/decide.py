@@ -351,9 +351,15 @@ def _logs(probs: npt.NDArray[Any]) -> Float:
 
 
 def _calibration_table(part: PairCalibration) -> dict[str, Any]:
-    return {"opinions": list(part.opinions), "prior": part.prior, "shift": part.shift, "slope": part.slope}
+    return {
+        "opinions": list(part.opinions),
+        "prior": part.prior,
+        "shift": part.shift,
+        "slope": part.slope,
+        "tail": part.tail,
+    }
 
 
 def _read(table: Mapping[str, Any]) -> PairCalibration:
-    numbers = (float(table[key]) for key in ("prior", "shift", "slope"))
+    numbers = (float(table[key]) for key in ("prior", "shift", "slope", "tail"))
     return PairCalibration(tuple(map(float, table["opinions"])), *numbers)

@@ -39,7 +39,7 @@ OVER = ("attribute", "attribute-alone", "catalogue")
 #: Prefixes: groups of the first one, and how much longer each is than the one before.
 FIRST, RATIO = 20, 1.03
 #: Groups that must be answered in the evidence before anything is promised.
-LEAST = 50
+LEAST = 30
 #: Bounds of nu, in groups that the other attributes' evidence may be worth.
 LEAST_NU, MOST_NU = 5.0, 2000.0
 #: Levels of the mean calibrated probability tried for the catalogue, as shares of the way from the promise to 1.
@@ -132,7 +132,7 @@ class Promise:
 def promise(
     calibrated: Evidence,
     precision: float,
-    confidence: float = 0.95,
+    confidence: float = 0.9,
     over: str = "attribute",
     untrained: frozenset[tuple[str, str]] = frozenset(),
 ) -> Promise:
@@ -208,6 +208,7 @@ class Prefixes:
         mean_T: the mean over groups of the calibrated probability.
         group_m: the group of every row, the surest row first.
         wrong_m: whether it was wrong.
+        sure_m: its confidence.
     """
 
     threshold_T: Float
@@ -217,6 +218,7 @@ class Prefixes:
     mean_T: Float
     group_m: npt.NDArray[np.int64]
     wrong_m: Float
+    sure_m: Float
 
     def __len__(self) -> int:
         return len(self.threshold_T)
@@ -248,7 +250,7 @@ def prefixes_of(pair: Pair) -> Prefixes:
         errors = (wrong_G[there] / count_G[there]).sum()
         columns.append((sure_m[end - 1], end, there.sum(), errors, mean))
     table = np.array(columns, np.float64).reshape(-1, 5).T
-    ordered = pair.group[order_m], wrong_m
+    ordered = pair.group[order_m], wrong_m, sure_m
     return Prefixes(table[0], table[1].astype(np.int64), table[2], table[3], table[4], *ordered)
 
 
@@ -277,11 +279,7 @@ def tail(groups: float, errors: float, precision: float) -> float:
 
 def _alone(part: Prefixes, precision: float, confidence: float) -> int:
     """The last prefix that passes by its own counts; -1 for none."""
-    from scipy.stats import binom
-
-    # Where passing is most likely, by the probabilities alone: the most errors allowed, and their chance.
-    allowed_T = binom.ppf(1 - confidence, part.groups_T, 1 - precision) - 1
-    power_T = np.where(allowed_T >= 0, binom.cdf(allowed_T, part.groups_T, 1 - part.mean_T), 0.0)
+    power_T = _power(part.groups_T, part.mean_T, precision, confidence)
     best = -1
     if len(part) and power_T.max() > 0:
         for at in range(int(power_T.argmax()), len(part)):
@@ -333,23 +331,43 @@ def _up_to(part: Prefixes, level: float) -> int:
 
 
 def _level(parts: Sequence[Prefixes], precision: float, confidence: float) -> float:
-    """The lowest level of mean probability at which the cells of all attributes together keep the promise."""
+    """The lowest level of mean probability at which the cells of all attributes together keep the promise.
+
+    Levels are tried downwards until the first that fails, from where passing is most likely by the probabilities.
+    """
+    levels_K = precision + MARGINS * (1 - precision)
+    counts_K3 = np.array([_together_at(parts, level) for level in levels_K.tolist()])
+    groups_K, errors_K, mean_K = counts_K3.T
+    power_K = _power(groups_K, mean_K, precision, confidence)
     best = np.inf
-    for margin in MARGINS.tolist():
-        level = precision + margin * (1 - precision)
-        rows = [(part, int(part.rows_T[at])) for part in parts if (at := _up_to(part, level)) >= 0]
-        if not rows:
-            continue
-        group = np.concatenate([part.group_m[:end] for part, end in rows])
-        wrong = np.concatenate([part.wrong_m[:end] for part, end in rows])
-        count_G = np.bincount(group)
-        there = count_G > 0
-        errors = float((np.bincount(group, wrong)[there] / count_G[there]).sum())
-        if tail(float(there.sum()), errors, precision) <= 1 - confidence:
-            best = level
-        elif best < np.inf:
+    for at in range(int(power_K.argmax()) if power_K.max() > 0 else len(levels_K), len(levels_K)):
+        if tail(groups_K[at], errors_K[at], precision) > 1 - confidence:
             break
+        best = float(levels_K[at])
     return best
+
+
+def _together_at(parts: Sequence[Prefixes], level: float) -> tuple[float, float, float]:
+    """Groups answered at a level, the sum of their shares of wrong cells, the mean of their mean probabilities."""
+    ends = [(part, int(part.rows_T[at])) for part in parts if (at := _up_to(part, level)) >= 0]
+    if not ends:
+        return 0.0, 0.0, 0.0
+    group, wrong, sure = (
+        np.concatenate([getattr(part, field)[:end] for part, end in ends])
+        for field in ("group_m", "wrong_m", "sure_m")
+    )
+    count_G = np.bincount(group)
+    there = count_G > 0
+    errors, mean = (np.bincount(group, each)[there] / count_G[there] for each in (wrong, sure))
+    return float(there.sum()), float(errors.sum()), float(mean.mean())
+
+
+def _power(groups: Float, mean: Float, precision: float, confidence: float) -> Float:
+    """The chance to pass if the probabilities are right: of no more errors than the binomial tail allows."""
+    from scipy.stats import binom
+
+    allowed = binom.ppf(1 - confidence, groups, 1 - precision) - 1
+    return np.where(allowed >= 0, binom.cdf(allowed, groups, 1 - mean), 0.0)
 
 
 def _promised(pair: Pair, part: Prefixes | None, at: int, reason: str) -> Promised:
