@@ -7,14 +7,14 @@ import polars as pl
 import pytest
 
 from conftest import Shell, Toy
-from shelfwise.affected import ANSWER, LOOK, REMOVED, REWRITTEN, Recoded
 from shelfwise.catalog import Catalog
-from shelfwise.changes import Changes
-from shelfwise.diff import diff
+from shelfwise.changes.affected import ANSWER, LOOK, REMOVED, REWRITTEN, Recoded
+from shelfwise.changes.change import Changes
+from shelfwise.changes.diff import diff
+from shelfwise.changes.recode import recode
+from shelfwise.changes.relayout import new_columns, schema_of
+from shelfwise.changes.renames import Renames
 from shelfwise.errors import CatalogError, TaxonomyError, UsageError
-from shelfwise.recode import recode
-from shelfwise.relayout import new_columns, schema_of
-from shelfwise.renames import Renames
 from shelfwise.tables import Table
 from shelfwise.taxonomy import Attribute, Choice, Number, Taxonomy
 

@@ -17,19 +17,21 @@ LAYERS = {
     0: "errors registry files progress drawings drawings.fabrics drawings.garments drawings.sarees "
     "drawings.stages",
     1: "taxonomy tables roles layouts locate cells splits catalog answers predictions findings config",
-    2: "plaintext metrics align report renames changes diff relayout affected recode "
+    2: "plaintext metrics align report changes changes.change changes.renames changes.diff changes.relayout "
+    "changes.affected changes.recode "
     "data data.images data.headers data.colour data.store data.facts data.group data.clean data.alike",
     3: "models models.backbones models.towers models.weights models.clip_tower models.engines models.runners "
     "models.parity models.embed models.heads models.losses models.nearest models.solver "
     "models.torchvision_repair shelves rendering "
-    "trust trust.evidence trust.calibrate trust.decide trust.promise trust.audit trust.suspects trust.noise trust.learnt "
+    "trust trust.evidence trust.calibrate trust.decide trust.promise trust.costs trust.audit trust.suspects "
+    "trust.noise trust.learnt "
     "trust.claims trust.lexicon trust.sequences trust.wording",
     5: "recipes recipes.features recipes.routing recipes.votes recipes.weights recipes.probe "
     "recipes.neighbours recipes.remapped recipes.index recipes.oddness",
     6: "evaluate describe",
-    7: "bundle pages pages.parts pages.svg pages.curves pages.charts pages.certainty pages.scores pages.prices "
-    "pages.stock pages.gallery pages.differences",
-    8: "fit start migrate auditing",
+    7: "bundle card crossfit pages pages.parts pages.svg pages.curves pages.charts pages.certainty pages.scores "
+    "pages.prices pages.stock pages.gallery pages.differences",
+    8: "fit expect advice start migrate auditing",
     9: "demo toys testing",
     10: "cli cli.options cli.learn cli.answer cli.inspect cli.audit cli.taxonomy cli.__main__",
 }

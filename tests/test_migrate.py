@@ -14,13 +14,13 @@ import shelfwise as sw
 from conftest import Shell, Toy
 from shelfwise.bundle import Bundle
 from shelfwise.catalog import Catalog
-from shelfwise.diff import diff
+from shelfwise.changes.diff import diff
+from shelfwise.changes.renames import Renames
 from shelfwise.errors import BundleError, PredictionError, TaxonomyError
 from shelfwise.migrate import carry_over, migrate, migrate_evidence, migrate_index
 from shelfwise.predictions import Machine, Predictions
 from shelfwise.recipes.index import learn_index
 from shelfwise.recipes.remapped import FILE, FOLDER, Carry
-from shelfwise.renames import Renames
 from shelfwise.taxonomy import Choice, Taxonomy
 from shelfwise.trust.evidence import Evidence
 
@@ -59,7 +59,12 @@ def shown(bundle: Bundle) -> Taxonomy:
 
 @pytest.fixture(scope="module")
 def before(bundle: Bundle, toy: Toy, machine: Machine) -> Predictions:
-    return bundle.predict(toy.catalog, machine)
+    return raw(bundle, toy.catalog, machine)
+
+
+def raw(bundle: Bundle, catalog: Catalog, machine: Machine) -> Predictions:
+    """What the predictor says, before calibration."""
+    return bundle.predictor.predict(catalog.under(bundle.schema), machine)
 
 
 def part(predictions: Predictions, category: str, attribute: str) -> dict[str, np.ndarray]:
@@ -83,7 +88,7 @@ def test_renamed_merged_and_added(
     assert all(weights[name].tobytes() == carried[name].tobytes() for name in weights)
     migrated = sw.load(tmp_path / "new")
     assert migrated.taxonomy == shown
-    after = migrated.predict(toy.catalog, machine)
+    after = raw(migrated, toy.catalog, machine)
     assert after.ids == before.ids
     changed = {("Cups", "colour"), ("Plates", "size"), ("Towels", "pattern")}
     untouched = [(c, a.name) for c, a in shown.pairs() if (c, a.name) not in changed]
@@ -102,6 +107,14 @@ def test_renamed_merged_and_added(
     assert all(np.array_equal(old[value], new[value]) for value in old)
     assert migrated.untrained == frozenset()
     assert migrated.untrained_values == {("Towels", "pattern", "zigzag")}
+    calibrated = bundle.predict(toy.catalog, machine), migrated.predict(toy.catalog, machine)
+    for pair in untouched:
+        old, new = part(calibrated[0], *pair), part(calibrated[1], *pair)
+        assert all(np.abs(old[value] - new[value]).max() <= 1e-6 for value in old), pair
+    old, new = part(calibrated[0], "Cups", "colour"), part(calibrated[1], "Cups", "colour")
+    np.testing.assert_allclose(old["red"], new["crimson"], atol=1e-6)
+    answers = migrated.answer(toy.catalog, machine=machine)
+    assert "zigzag" not in {answers.of(row).get("pattern", {}).get("value") for row in range(len(answers))}
 
 
 def test_migrating_to_the_same_taxonomy_changes_nothing(bundle: Bundle):
@@ -116,7 +129,7 @@ def test_what_was_never_learnt_is_uniform_and_said_everywhere(
     entries["Bowls"] = (Choice("colour", ("blue", "red")),)
     migrated = migrate(bundle, Taxonomy(entries))
     assert migrated.untrained == {("Cups", "material"), ("Bowls", "colour")}
-    found = migrated.predict(toy.catalog, machine)
+    found = raw(migrated, toy.catalog, machine)
     assert {value.tolist()[0] for value in part(found, "Cups", "material").values()} == {np.float32(1 / 3)}
     assert any("Never learnt" in note and "Cups/material" in note for note in found.notes)
     assert any("Never learnt" in note and "Bowls/colour" in note for note in migrated.report.notes)
@@ -130,7 +143,7 @@ def test_what_was_never_learnt_is_uniform_and_said_everywhere(
     frame = toy.catalog.frame.with_columns(pl.lit("Bowls").alias("category")).head(3)
     images = ["images/nothing.png", *frame["image"].to_list()[1:]]
     bowls = loaded.read(frame.with_columns(pl.Series("image", images)), images=toy.directory)
-    new = loaded.predict(bowls, machine)
+    new = raw(loaded, bowls, machine)
     assert list(new.errors) == [0]
     assert new.errors[0].field == "image"
     assert part(new, "Bowls", "colour")["red"].tolist() == [0.5, 0.5]
@@ -147,7 +160,7 @@ def test_split_values_share_and_retired_ones_give_way(
     )
     renames = Renames.from_table({"values": {"Cups": {"colour": {"blue": ["navy", "sky"]}}}})
     migrated = migrate(bundle, new, renames)
-    after = migrated.predict(toy.catalog, machine)
+    after = raw(migrated, toy.catalog, machine)
     old, found = part(before, "Cups", "colour"), part(after, "Cups", "colour")
     np.testing.assert_allclose(found["navy"], old["blue"] / 2, atol=1e-6)
     np.testing.assert_array_equal(found["navy"], found["sky"])
@@ -163,9 +176,9 @@ def test_a_row_is_answered_alike_whatever_stands_beside_it(
 ):
     migrated = migrate(bundle, swapped(shown, Cups__colour=("blue", "crimson")), SHOWN)
     catalog = toy.catalog.under(migrated.schema)
-    whole = migrated.predict(catalog, machine)
+    whole = raw(migrated, catalog, machine)
     order = np.random.default_rng(0).permutation(len(catalog))
-    shuffled = migrated.predict(catalog.select(order), machine)
+    shuffled = raw(migrated, catalog.select(order), machine)
     for one, two in zip(whole.select(order).blocks, shuffled.blocks, strict=True):
         np.testing.assert_array_equal(one.rows, two.rows)
         np.testing.assert_array_equal(one.probs, two.probs)
@@ -187,7 +200,7 @@ def test_categories_follow_their_names_and_guesses_with_them(
     cups, plates = cells.index("Cups"), cells.index("Plates")
     given[cups], given[plates] = None, None
     read = migrated.read(toy.catalog.frame.with_columns(pl.Series("category", given)), images=toy.directory)
-    found = migrated.predict(read, machine)
+    found = raw(migrated, read, machine)
     assert found.guessed.keys() == {cups}
     assert "most like 'Plates'" in found.errors[plates].message
     towels = {row for row, name in enumerate(cells) if name == "Towels"}
@@ -239,7 +252,7 @@ def test_migrating_twice_is_migrating_at_once(
     assert twice.untrained_values == {("Towels", "pattern", "zigzag"), ("Plates", "size", "huge")}
     frame = toy.catalog.frame.with_columns(pl.col("category").replace({"Cups": "Mugs"}))
     read = twice.read(frame, images=toy.directory)
-    first, second = once.predict(read, machine), twice.predict(read, machine)
+    first, second = raw(once, read, machine), raw(twice, read, machine)
     for one, two in zip(first.blocks, second.blocks, strict=True):
         np.testing.assert_array_equal(one.rows, two.rows)
         np.testing.assert_allclose(one.probs, two.probs, atol=1e-6)
@@ -253,7 +266,7 @@ def test_a_category_added_after_others_went_is_never_guessed_at(bundle: Bundle, 
     bowls = Taxonomy({**cups.entries, "Bowls": (Choice("rim", ("a", "b")),)})
     migrated = migrate(migrate(bundle, cups), bowls)
     frame = toy.catalog.frame.with_columns(pl.lit("Bowls").alias("category"))
-    found = migrated.predict(migrated.read(frame, images=toy.directory), machine)
+    found = raw(migrated, migrated.read(frame, images=toy.directory), machine)
     assert found.errors == {}
     assert found.guessed == {}
     assert (part(found, "Bowls", "rim")["a"] == 0.5).all()
@@ -324,7 +337,7 @@ def test_evidence_reads_as_the_migrated_bundle_does(
 ):
     changes = diff(bundle.taxonomy, shown, SHOWN)
     moved = migrate_evidence(evidence, changes)
-    found = carry_over(bundle, changes).predict(toy.catalog, machine)
+    found = raw(carry_over(bundle, changes), toy.catalog, machine)
     truth = Catalog.read(
         _migrated_table(toy), images=toy.directory, schema=carry_over(bundle, changes).schema
     )

@@ -219,7 +219,7 @@ def test_few_labels_never_answer(over: str):
     for label, count in (("few", LEAST - 1), ("five", 5)):
         part = found.pairs[CATEGORY, label]
         assert (part.threshold, part.coverage, part.labels) == (np.inf, 0, count)
-        assert f"{count} labelled products that differ are too few" in part.reason
+        assert f"too few labelled products that differ: {count}, and {LEAST} are needed" in part.reason
         assert np.isnan(part.precision)
 
 

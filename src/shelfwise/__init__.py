@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from shelfwise.answers import Answers
     from shelfwise.bundle import Bundle, load
     from shelfwise.catalog import Catalog
+    from shelfwise.changes.diff import diff
     from shelfwise.crossfit import cross_fit
     from shelfwise.data.clean import clean
     from shelfwise.data.group import near_duplicates
-    from shelfwise.diff import diff
     from shelfwise.errors import ShelfwiseError
     from shelfwise.evaluate import compare, evaluate
     from shelfwise.findings import Finding, Findings
@@ -55,7 +55,7 @@ _HOMES = {
     "clean": "data.clean",
     "compare": "evaluate",
     "cross_fit": "crossfit",
-    "diff": "diff",
+    "diff": "changes.diff",
     "embed": "models.embed",
     "evaluate": "evaluate",
     "fit": "fit",

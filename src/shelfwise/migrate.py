@@ -11,23 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from shelfwise.affected import Recoded
 from shelfwise.bundle import Bundle, load
 from shelfwise.catalog import Schema
-from shelfwise.changes import CategoryMap, Changes
-from shelfwise.diff import diff
+from shelfwise.changes.affected import Recoded
+from shelfwise.changes.change import AttributeMap, CategoryMap, Changes
+from shelfwise.changes.diff import diff
+from shelfwise.changes.recode import recode
+from shelfwise.changes.relayout import new_columns, schema_of
+from shelfwise.changes.renames import Renames
 from shelfwise.errors import PredictionError, TaxonomyError
 from shelfwise.plaintext import write_result
 from shelfwise.recipes.index import TrainingIndex
 from shelfwise.recipes.remapped import Carry, Remapped, untrained_notes
-from shelfwise.recode import recode
-from shelfwise.relayout import new_columns, schema_of
-from shelfwise.renames import Renames
 from shelfwise.report import Line, Report
 from shelfwise.roles import Columns, fit_roles
 from shelfwise.tables import read_table, write_frame
 from shelfwise.taxonomy import Taxonomy
-from shelfwise.trust.decide import decide
+from shelfwise.trust.decide import Rule, decide
 from shelfwise.trust.evidence import Evidence, EvidenceBlock
 
 
@@ -81,13 +81,13 @@ def refit_trust(before: Bundle, migrated: Bundle, changes: Changes) -> Bundle:
         return migrated
     evidence = migrate_evidence(before.evidence, changes)
     rule = replace(
-        decide(evidence, before.rule.metric),
+        migrate_rule(before.rule, decide(evidence, before.rule.metric), changes),
         untrained=migrated.untrained,
         untrained_values=migrated.untrained_values,
     )
     index = migrate_index(before.index, changes) if before.index is not None else None
     kept = replace(migrated, evidence=evidence, rule=rule, index=index)
-    lost = ["costs of wrong answers"] if before.rule.costs else []
+    lost = ["some costs of wrong answers"] if len(rule.costs) < len(before.rule.costs) else []
     lost += ["phrases read from texts"] if before.claims is not None else []
     lost += ["familiarity and look-alikes"] if before.index is not None and index is None else []
     if not lost:
@@ -124,6 +124,56 @@ def migrate_evidence(evidence: Evidence, changes: Changes) -> Evidence:
         opinions = tuple(carry.probs(category, opinion) for opinion in block.opinions)
         blocks.append(EvidenceBlock(category, block.rows, probs, labels, opinions))
     return replace(evidence, taxonomy=changes.new, blocks=tuple(blocks))
+
+
+def migrate_rule(before: Rule, refitted: Rule, changes: Changes) -> Rule:
+    """Return the rule of the new taxonomy: attributes whose values are the same ones keep theirs exactly.
+
+    Args:
+        before: of the old taxonomy.
+        refitted: fitted on the migrated evidence; what holds for all other attributes.
+        changes: from the old taxonomy to the new one.
+    """
+    old, new = before.calibration, refitted.calibration
+    pairs, counts = dict(new.pairs), dict(new.counts)
+    offsets, costs = dict(refitted.offsets), dict(refitted.costs)
+    for source in Carry.of(changes).source.values():
+        for item in source.attributes:
+            name, was = (source.new, item.new), (source.old, item.old)
+            order = _order(item, source, changes)
+            if order is None:
+                continue
+            if was in old.pairs:
+                pairs[name] = old.pairs[was]
+            if was in old.counts:
+                counts[name] = tuple(old.counts[was][code] for code in order)
+            if was in before.offsets:
+                offsets[name] = tuple(before.offsets[was][code] for code in order)
+            if was in before.costs:
+                table = before.costs[was]
+                costs[name] = tuple(tuple(table[row][column] for column in order) for row in order)
+    return replace(
+        refitted, calibration=replace(new, pairs=pairs, counts=counts), offsets=offsets, costs=costs
+    )
+
+
+def _order(item: AttributeMap, source: CategoryMap, changes: Changes) -> tuple[int, ...] | None:
+    """Each new value's code in the old attribute; ``None`` where the values are not the same ones, one for one."""
+    if source.new not in changes.new.entries or len(source.into(item.new)) != 1:
+        return None
+    old, new = (
+        next((choice for choice in taxonomy.choices(category) if choice.name == attribute), None)
+        for taxonomy, category, attribute in (
+            (changes.old, source.old, item.old),
+            (changes.new, source.new, item.new),
+        )
+    )
+    if old is None or new is None or any(len(names) != 1 for names in item.targets.values()):
+        return None
+    back = {names[0]: value for value, names in item.targets.items()}
+    if len(back) != len(old.values) or set(back) != set(new.values):
+        return None
+    return tuple(old.codes[back[value]] for value in new.values)
 
 
 def migrate_index(index: TrainingIndex, changes: Changes) -> TrainingIndex | None:

@@ -22,11 +22,11 @@ import numpy.typing as npt
 from shelfwise.answers import RowError
 from shelfwise.catalog import Catalog
 from shelfwise.cells import EMPTY, UNKNOWN
-from shelfwise.changes import AttributeMap, CategoryMap, Changes
+from shelfwise.changes.change import AttributeMap, CategoryMap, Changes
+from shelfwise.changes.relayout import rows_by_code
 from shelfwise.errors import BundleError, ShelfwiseError, suggest
 from shelfwise.files import write_text
 from shelfwise.predictions import Block, Machine, Predictions, Predictor, Recipe, uniform
-from shelfwise.relayout import rows_by_code
 from shelfwise.taxonomy import Taxonomy
 
 Floats = npt.NDArray[np.float32]

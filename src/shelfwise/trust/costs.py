@@ -46,9 +46,8 @@ def read_costs(
         if not pairs:
             known = [choice.name for _, choice in taxonomy.pairs()]
             hint = suggest(attribute, known)
-            raise ConfigError(
-                f"{path}, row {number}: no attribute {attribute!r} in {category!r}. {hint}".rstrip()
-            )
+            where = f" in {category!r}" if category else ""
+            raise ConfigError(f"{path}, row {number}: no attribute {attribute!r}{where}. {hint}".rstrip())
         try:
             cost = float(row["cost"])
         except (TypeError, ValueError):

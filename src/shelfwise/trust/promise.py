@@ -187,7 +187,7 @@ def _never(pair: Pair, folds: int, untrained: bool) -> str:
     if not len(pair.labels):
         return "no labelled product with a readable picture"
     if groups < LEAST:
-        return f"{groups} labelled products that differ are too few; {LEAST} are needed to promise anything"
+        return f"too few labelled products that differ: {groups}, and {LEAST} are needed to promise anything"
     if inside < folds:
         return f"no labelled product in {folds - inside} of the {folds} folds"
     if (pair.counts > 0).sum() < 2:

@@ -10,9 +10,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from shelfwise.changes import KINDS, AttributeMap, CategoryMap, Change, Changes, grouped
+from shelfwise.changes.change import KINDS, AttributeMap, CategoryMap, Change, Changes, grouped
+from shelfwise.changes.renames import Key, Renames, check_renames
 from shelfwise.errors import listing
-from shelfwise.renames import Key, Renames, check_renames
 from shelfwise.taxonomy import Attribute, Choice, Number, Taxonomy
 
 #: Where the new names came from: a person, or an alias that one of the taxonomies states.

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shelfwise.catalog import Schema
-from shelfwise.changes import Changes
+from shelfwise.changes.change import Changes
 from shelfwise.roles import FILLER, MISSING, Columns, Layout, infer_roles, is_challenge
 from shelfwise.tables import Table
 from shelfwise.taxonomy import Choice, Taxonomy

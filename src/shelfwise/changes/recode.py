@@ -13,12 +13,12 @@ from functools import cached_property
 
 import polars as pl
 
-from shelfwise.affected import ANSWER, LOOK, REMOVED, REWRITTEN, Affected, Recoded
 from shelfwise.catalog import Schema
 from shelfwise.cells import CATEGORY, clean_cells, encode_labels, label_columns
-from shelfwise.changes import AttributeMap, CategoryMap, Changes
+from shelfwise.changes.affected import ANSWER, LOOK, REMOVED, REWRITTEN, Affected, Recoded
+from shelfwise.changes.change import AttributeMap, CategoryMap, Changes
+from shelfwise.changes.relayout import new_columns, rows_by_code
 from shelfwise.errors import CatalogError, listing
-from shelfwise.relayout import new_columns, rows_by_code
 from shelfwise.tables import Table
 from shelfwise.taxonomy import Choice
 

@@ -1,0 +1,1 @@
+"""Changes: a taxonomy over time: what changed, which cells follow, which products are concerned."""
