@@ -49,7 +49,12 @@ class Cells:
 
 
 def ways() -> list[Way]:
-    return [(over, p, c) for over in OVER for p in PRECISIONS for c in CONFIDENCES]
+    return [
+        (over, p, c)
+        for over in OVER
+        for p in PRECISIONS
+        for c in (CONFIDENCES if over == OVER[0] else CONFIDENCES[1:])
+    ]
 
 
 def cells(table: Table, held: list[Held]) -> dict[tuple[str, str], Cells]:

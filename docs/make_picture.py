@@ -1,86 +1,60 @@
-"""The README's picture: test products of the demo with what the bundle answered.
+"""The README's picture: parts of the demo's own pages, fit on the left, audit on the right.
 
 Run after `make demo`: .venv/bin/python docs/make_picture.py demo docs/images/demo.png
-The products are the first readable ones of each category, not chosen by whether they were answered rightly.
+It needs the extra `dev` and a Chromium on the path. Nothing is drawn here: sections are hidden, none is changed, and
+the first mismatches are shown, whichever they are.
 """
 
+import io
+import os
+import shutil
 import sys
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image
+from playwright.sync_api import Browser, sync_playwright
 
-import shelfwise as sw
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+#: Pixels of a column and of the picture's height, as the page counts them; each is drawn as 2 x 2.
+WIDTH, HEIGHT, SCALE = 540, 816, 2
+COLOURS = 256
+HIDDEN = "nav, details, [data-filter], .strip, .hero dl {display: none !important} "
+#: What is left out of each page.
+PARTS = {
+    "report.html": "section:not(#coverage) {display: none !important}",
+    "audit.html": "section:not(#mismatches), #mismatches [data-filter] > :not(ul) {display: none !important} "
+    "#mismatches [data-filter] {display: block !important}",
+}
 
-COLUMNS, ROWS = 5, 1
-CELL, PHOTO = (204, 356), (156, 208)
-INK, GREY, GOOD, BAD, LINE = (40, 40, 46), (128, 126, 124), (34, 120, 74), (186, 58, 44), (226, 224, 219)
-MARGIN, HEAD = 18, 46
 
-
-def fitting(
-    draw: ImageDraw.ImageDraw, text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: float
-) -> str:
-    """Return the text, cut with an ellipsis where it is wider than ``width`` pixels."""
-    while draw.textlength(text, font=font) > width:
-        text = text.removesuffix("…")[:-1] + "…"
-    return text
+def column(browser: Browser, page: Path, hide: str) -> Image.Image:
+    """Return the top of a page, as wide as a column."""
+    opened = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, device_scale_factor=SCALE)
+    opened.goto(page.resolve().as_uri())
+    opened.evaluate(
+        "css => { const sheet = new CSSStyleSheet(); sheet.replaceSync(css);"
+        " document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet]; }",
+        HIDDEN + hide,
+    )
+    return Image.open(io.BytesIO(opened.screenshot())).convert("RGB")
 
 
 def main(demo: Path, out: Path) -> None:
-    """Draw the picture from the folder that the demo wrote."""
-    bundle = sw.load(demo / "bundle")
-    folder = demo / "catalogue"
-    catalog = bundle.read(folder / "test_labels.csv", images=folder / "test_images")
-    answers = bundle.answer(catalog, machine=sw.Machine(cache=demo / "cache"))
-    by_category = {
-        name: [row for row in catalog.rows(name).tolist() if row not in answers.errors]
-        for name in catalog.present
-    }
-    scale = 2
-    size = (COLUMNS * CELL[0] + 2 * MARGIN, ROWS * CELL[1] + HEAD + MARGIN)
-    sheet = Image.new("RGB", (size[0] * scale, size[1] * scale), (252, 251, 249))
-    draw = ImageDraw.Draw(sheet)
-    big, plain, small = (ImageFont.load_default(points * scale) for points in (13, 11, 10))
-    right = cells = 0
-    for k in range(COLUMNS * ROWS):
-        category = catalog.present[k % len(catalog.present)]
-        row = by_category[category][k // len(catalog.present)]
-        x = (MARGIN + k % COLUMNS * CELL[0]) * scale
-        y = (HEAD + k // COLUMNS * CELL[1]) * scale
-        with Image.open(catalog.images[row] or "") as picture:
-            photo = ImageOps.fit(picture.convert("RGB"), (PHOTO[0] * scale, PHOTO[1] * scale))
-        sheet.paste(photo, (x, y))
-        draw.rectangle((x, y, x + PHOTO[0] * scale, y + PHOTO[1] * scale), outline=LINE, width=scale)
-        y += (PHOTO[1] + 6) * scale
-        draw.text((x, y), category, font=plain, fill=INK)
-        y += 17 * scale
-        labels = catalog.labels(category)[catalog.rows(category).tolist().index(row)].tolist()
-        found = answers.of(row)
-        shown = 0
-        for choice, code in zip(bundle.taxonomy.choices(category), labels, strict=True):
-            if code < 0:
-                continue
-            answer, stated = found[choice.name], choice.values[code]
-            correct = answer["value"] == stated
-            right, cells = right + correct, cells + 1
-            if shown == 9:
-                continue
-            shown += 1
-            width = (CELL[0] - 10) * scale
-            name = f"{choice.name.replace('_', ' ')}: "
-            draw.text((x, y), name, font=small, fill=GREY)
-            start = draw.textlength(name, font=small)
-            text = f"{answer['value']}  {answer['probability']:.2f}" + ("" if correct else f"  (is {stated})")
-            text = fitting(draw, text, small, width - start)
-            draw.text((x + start, y), text, font=small, fill=GOOD if correct else BAD)
-            y += 14 * scale
-    title = "Unseen products of the rendered demo, answered from the photo alone"
-    draw.text((MARGIN * scale, 10 * scale), title, font=big, fill=INK)
-    caption = f"green: as drawn, red: wrong ({right} of the {cells} cells of these {COLUMNS * ROWS} products are right)"
-    draw.text((MARGIN * scale, 27 * scale), caption, font=small, fill=GREY)
+    """Write the picture from the pages in the folder that the demo wrote."""
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if found is None:
+        sys.exit(f"this needs a Chromium on the path; looked for {', '.join(BROWSERS)}")
+    root = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=root)
+        columns = [column(browser, demo / name, hide) for name, hide in PARTS.items()]
+        browser.close()
+    sheet = Image.new("RGB", (len(columns) * WIDTH * SCALE, HEIGHT * SCALE))
+    for place, image in enumerate(columns):
+        sheet.paste(image, (place * WIDTH * SCALE, 0))
     out.parent.mkdir(parents=True, exist_ok=True)
-    sheet.quantize(128).save(out, optimize=True)
-    print(f"wrote {out}: {right} of {cells} cells right, {len(catalog)} test products")
+    sheet.quantize(COLOURS, dither=Image.Dither.NONE).save(out, optimize=True)
+    print(f"wrote {out}: {sheet.width} x {sheet.height}, {out.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ from types import ModuleType
 import pytest
 
 HOME = Path(__file__).resolve().parents[1] / "benchmarks"
-NAMES = sorted(path.stem for path in HOME.glob("*.py") if path.stem != "run")
+#: Not benchmarks themselves: what runs them, and what several of them share.
+SHARED = ("run", "nested")
+NAMES = sorted(path.stem for path in HOME.glob("*.py") if path.stem not in SHARED)
 #: A ratio each cheap benchmark reports in its quick form.
 RATIOS = {
     "heads": ("ratio_per_sample_32", "ratio_loop_32"),
@@ -25,6 +27,8 @@ def load(name: str) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
+    if str(HOME) not in sys.path:  # as where a benchmark is run as a program
+        sys.path.append(str(HOME))
     spec.loader.exec_module(module)
     return module
 

@@ -45,6 +45,10 @@ def test_what_is_in_a_bundle(saved: Path):
         "report.json",
         "card.md",
         "weights.safetensors",
+        "evidence.parquet",
+        "decision.json",
+        "index.safetensors",
+        "claims.json",
     }
     index = json.loads((saved / "bundle.json").read_text())
     assert set(index["files"]) == names - {"bundle.json"}
@@ -74,7 +78,18 @@ def test_saved_again_it_is_the_same_bytes(bundle: Bundle, saved: Path, tmp_path:
 
 
 @pytest.mark.parametrize(
-    "name", ["taxonomy.json", "recipe.toml", "report.json", "card.md", "weights.safetensors"]
+    "name",
+    [
+        "taxonomy.json",
+        "recipe.toml",
+        "report.json",
+        "card.md",
+        "weights.safetensors",
+        "evidence.parquet",
+        "decision.json",
+        "index.safetensors",
+        "claims.json",
+    ],
 )
 def test_a_changed_or_missing_file_is_refused(copy: Path, name: str):
     data = (copy / name).read_bytes()

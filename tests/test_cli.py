@@ -280,7 +280,7 @@ def test_a_hostile_table_is_reported_whole_and_predicted_to_the_end(
     assert len(kinds) >= 30, "thirty hostile pictures"
     assert all(entry["id"] == given["id"][entry["row"] - 1] for entry in found if entry["row"] is not None)
 
-    ran = shell("predict", saved, table, "-o", tmp_path / "out.csv", *QUICK, *cache)
+    ran = shell("predict", saved, table, "-o", tmp_path / "out.csv", "--explain", *QUICK, *cache)
     assert ran.code == 0, ran.err
     assert "Traceback" not in ran.err
     out = pl.read_csv(tmp_path / "out.csv", infer_schema=False)
@@ -294,7 +294,12 @@ def test_a_hostile_table_is_reported_whole_and_predicted_to_the_end(
     assert "Spaceships" in by_row[n - 5]["error"]
     assert "the category was empty; predicted" in by_row[n - 1]["error"]
     readable = [row for row in range(n) if row not in kinds and row != n - 5]
-    assert all(out["colour"][row] for row in readable)
+    ran = shell("predict", saved, table, "-o", tmp_path / "out.csv", "--every-cell", *QUICK, *cache)
+    every = pl.read_csv(tmp_path / "out.csv", infer_schema=False)
+    assert all(every["colour"][row] for row in readable)
+    left_open = {row for row in readable if not out["colour"][row]}
+    assert len(left_open) < len(readable)
+    assert {out["colour.state"][row] for row in left_open} <= {"unfamiliar", "category?"}
 
 
 def command(*words: object) -> list[str]:
@@ -330,7 +335,9 @@ def test_killed_and_interrupted_runs_leave_nothing_half_written(toy: Toy, tmp_pa
     sw.load(target)
     for path in undisturbed.iterdir():
         assert (target / path.name).read_bytes() == path.read_bytes(), path.name
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".B")]
+    # A process killed while it writes cannot clear its own temporary folder; nothing else may be left.
+    left = [path.name for path in tmp_path.iterdir() if path.name.startswith(".B")]
+    assert len([name for name in left if name.startswith(".B.tmp-")]) == len(left) <= 2
 
 
 def test_errors_of_the_real_command(tmp_path: Path):
@@ -357,7 +364,8 @@ def test_part_of_the_fashion_catalogue(shell: Shell, shared_data: Path, machine:
     fit = ("fit", tmp_path / "train.csv", *listed, *common, "data.evidence=2", "-o", tmp_path / "B")
     ran = shell(*fit, "recipe.name=probe", "recipe.backbone=toy", *QUICK)
     assert ran.code == 0, ran.err
-    ran = shell("predict", tmp_path / "B", tmp_path / "test.csv", *common, "-o", tmp_path / "sub.csv", *QUICK)
+    given = ("predict", tmp_path / "B", tmp_path / "test.csv", *common, "-o", tmp_path / "sub.csv")
+    ran = shell(*given, "--every-cell", *QUICK)
     assert ran.code == 0, ran.err
     out = pl.read_csv(tmp_path / "sub.csv", infer_schema=False)
     given = pl.read_csv(tmp_path / "test.csv", infer_schema=False)

@@ -35,6 +35,9 @@ components = "many"
 backbone = { name = "lite9" }
 [decide]
 metric = "harmonic"
+precision = 98
+over = "everything"
+alarm = -1
 """,
     )
     with pytest.raises(ConfigError) as caught:
@@ -51,6 +54,9 @@ metric = "harmonic"
         "recipe.components",
         "recipe.backbone: there is no backbone called 'lite9'",
         "decide.metric",
+        "decide.precision",
+        "decide.over",
+        "decide.alarm",
     ):
         assert part in message, part
     assert int(message.split(": ")[1].split(" problem")[0]) == len(message.splitlines()) - 1
@@ -85,6 +91,8 @@ def test_a_file_that_cannot_be_read(tmp_path: Path):
 
 def test_paths_in_a_file_are_relative_to_it(tmp_path: Path):
     text = '[data]\ncatalog = "t.csv"\nimages = "/photos"\nattributes = "../list.json"\n'
+    costs = read_run(run_file(tmp_path, text + '[decide]\ncost = "costs.csv"\n')).decide.cost
+    assert costs == tmp_path / "costs.csv"
     data = read_run(run_file(tmp_path, text)).data
     assert data.catalog == tmp_path / "t.csv"
     assert data.images == Path("/photos")
@@ -164,13 +172,20 @@ def test_a_whole_run_is_written_back_equal(tmp_path: Path):
                 "catalog": "ä b.csv",
                 "images": 'p"h',
                 "evidence": 0.1,
-                "missing": ["", "n/a"],
+                "missing": ["", "NaN"],
+                "not_applicable": ["n/a", "none"],
                 "aliases": {"the colour": {"Black ": "Black", "1.5": "x"}},
                 "attribute_aliases": {"occasion": "ocassion"},
                 "text": ["note"],
             },
             "recipe": {"name": "probe", "backbone": {"name": "lite0", "levels": "all"}},
-            "decide": {"metric": "macro_f1"},
+            "decide": {
+                "metric": "macro_f1",
+                "cost": "c.csv",
+                "precision": 0.98,
+                "over": "catalogue",
+                "alarm": 0,
+            },
         },
         "test",
     )

@@ -9,8 +9,11 @@ import shelfwise as sw
 from conftest import Toy
 from shelfwise.bundle import Bundle
 from shelfwise.catalog import Catalog
-from shelfwise.errors import CatalogError, PredictionError, UsageError
+from shelfwise.config import DecideOptions
+from shelfwise.errors import CatalogError, ConfigError, PredictionError, UsageError
 from shelfwise.predictions import Machine, Predictions
+from shelfwise.trust.calibrate import out_of_fold
+from shelfwise.trust.decide import decided_out_of_fold
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -115,7 +118,8 @@ def test_folds_of_other_products_are_refused(toy: Toy, machine: Machine):
 
 
 def test_a_holdout_and_the_random_split(toy: Toy, machine: Machine):
-    bundle = sw.fit(toy.catalog, toy_probe(), evidence=0.3, metric="accuracy", machine=machine)
+    decide = DecideOptions(metric="accuracy")
+    bundle = sw.fit(toy.catalog, toy_probe(), evidence=0.3, decide=decide, machine=machine)
     notes = " ".join(bundle.report.notes)
     assert "holdout of" in notes
     assert "random split that ignores near-duplicates would have said" in notes
@@ -165,3 +169,48 @@ def test_nothing_stated_is_nothing_to_learn(toy: Toy, machine: Machine):
     catalog = Catalog.read(blank, images=toy.directory)
     with pytest.raises(CatalogError, match="nothing to learn"):
         sw.fit(catalog, toy_probe(), machine=machine)
+
+
+def test_the_report_is_that_of_answers_decided_without_their_fold(bundle: Bundle, toy: Toy):
+    """And the calibration in it that of probabilities calibrated without their fold."""
+    evidence, report = bundle.evidence, bundle.report
+    assert evidence is not None
+    assert len(np.unique(evidence.fold)) == 3
+    for fold in range(3):
+        inside = evidence.fold == fold
+        assert not set(evidence.group[inside]) & set(evidence.group[~inside])
+    decided = decided_out_of_fold(evidence, report.metric)
+    again = sw.evaluate(decided, toy.catalog, metric=report.metric, bootstrap=0, min_values=2)
+    assert report.score == pytest.approx(again.score)
+    calibrated = sw.evaluate(out_of_fold(evidence).predictions(), toy.catalog, bootstrap=0, min_values=2)
+    before = sw.evaluate(evidence.predictions(), toy.catalog, bootstrap=0, min_values=2)
+    for name, source in (("ece", calibrated), ("log_loss", calibrated)):
+        assert report.line(name, "Plates", "size").score == source.line(name, "Plates", "size").score
+    assert report.line("ece_before").score == pytest.approx(before.line("ece").score)
+    gain = report.line("gain")
+    assert gain.low <= gain.score <= gain.high
+    assert gain.score == pytest.approx(again.score - before.score)
+    for share in ("0.25", "0.5", "1"):
+        assert 0 < report.line(f"harmonic_f1@{share}").score <= 1
+        assert 0 < report.line(f"harmonic_f1@{share}", "Plates", "colour").score <= 1
+    assert report.line("harmonic_f1@1").score == report.score
+
+
+def test_costs_and_a_promise_from_the_options(toy: Toy, machine: Machine, tmp_path: Path):
+    (tmp_path / "costs.csv").write_text("attribute,truth,answer,cost\nsize,small,large,1000\n")
+    decide = DecideOptions(cost=tmp_path / "costs.csv", precision=0.9, over="catalogue")
+    options = {"evidence": 2, "machine": machine, "random_split": False, "curve": False}
+    bundle = sw.fit(toy.catalog, toy_probe(), decide=decide, **options)  # type: ignore[arg-type]
+    assert bundle.rule is not None
+    assert set(bundle.rule.costs) == {("Plates", "size")}
+    assert "over the whole catalogue" in " ".join(bundle.report.notes)
+    every = bundle.answer(toy.catalog, every_cell=True, machine=machine)
+    sizes = {every.of(row)["size"]["value"] for row in range(180) if "size" in every.of(row)}
+    assert sizes == {"small"}, "calling a small one large is dear, the reverse next to nothing"
+    held = bundle.answer(toy.catalog, machine=machine)
+    assert held.counts().get("unsure", 0) > 0
+    easier = bundle.answer(toy.catalog, precision=0.5, over="attribute", machine=machine)
+    assert easier.counts()["answered"] >= held.counts().get("answered", 0)
+    (tmp_path / "costs.csv").write_text("attribute,truth,answer,cost\nweight,a,b,1\n")
+    with pytest.raises(ConfigError, match="no attribute 'weight'"):
+        sw.fit(toy.catalog, toy_probe(), decide=decide, **options)  # type: ignore[arg-type]

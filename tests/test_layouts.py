@@ -81,16 +81,18 @@ def test_named_layout():
 
 def test_explained():
     frame = answer_frame(answers(), CHALLENGE, explain=True)
-    assert frame.columns[3:8] == [
+    assert frame.columns[3:9] == [
         "attr_1",
         "attr_1.state",
         "attr_1.probability",
+        "attr_1.candidate",
         "attr_1.runner_up",
         "attr_2",
     ]
     assert frame["attr_1.state"].to_list() == ["answered", "answered", "error", "unsure", ""]
     assert frame["attr_2.state"].to_list() == ["stated", "", "error", "", ""]
     assert frame["attr_1.probability"].to_list() == pytest.approx([0.75, 0.8, None, 0.4, None])
+    assert frame["attr_1.candidate"].to_list() == ["none", "tea", None, None, None]
     assert frame["attr_1.runner_up"].to_list() == ["big", "black", None, "black", None]
 
 

@@ -163,3 +163,47 @@ def test_one_value_and_nothing_else(odd: Odd, machine: Machine):
     bundle = Odd(odd.directory, catalog).fit(machine, evidence=2, curve=True, random_split=True)
     assert bundle.report.score == 1
     assert all("one value" in part.reason for part in bundle.promise(0.9).pairs.values())
+
+
+def test_values_that_say_an_attribute_does_not_apply(
+    shell: Shell, odd: Odd, machine: Machine, tmp_path: Path
+):
+    """Named in the run file, whatever their case; answered as such, under a promise and without."""
+    frame = odd.catalog.frame.select("id", "image", "category", "colour", "pattern", "tint")
+    blue = pl.col("tint") == "blue"
+    frame = frame.with_columns(pl.when(blue).then(pl.lit("N/A")).otherwise(pl.col("tint")).alias("tint"))
+    table = odd.directory / "applicable.csv"
+    frame.write_csv(table)
+    run = tmp_path / "run.toml"
+    run.write_text(
+        f'[data]\ncatalog = "{table}"\nchoice = ["colour", "pattern", "tint"]\nevidence = 2\n'
+        'not_applicable = ["unknown", "n/a"]\n[recipe]\nname = "probe"\nbackbone = "toy"\n'
+    )
+    quick = ("--engine", "torch", "--jobs", "1", "--cache", machine.cache)
+    ran = shell("fit", run, "-o", tmp_path / "B", *quick)
+    assert ran.code == 0, ran.err
+    choices = {
+        name: choice for name, choice in sw.load(tmp_path / "B").taxonomy.pairs() if choice.name == "tint"
+    }
+    assert {name: choice.not_applicable for name, choice in choices.items()} == dict.fromkeys(choices, "N/A")
+    assert len(choices) == 3
+    for more in ((), ("--precision", "0.9")):
+        ran = shell("predict", tmp_path / "B", table, "-o", tmp_path / "out.csv", "--explain", *more, *quick)
+        assert ran.code == 0, ran.err
+        out = pl.read_csv(tmp_path / "out.csv", infer_schema=False)
+        states = out.filter(pl.col("tint") == "N/A")["tint.state"]
+        assert len(states) > 20
+        assert states.unique().to_list() == ["not applicable"]
+        assert "not applicable" not in out.filter(pl.col("tint") != "N/A")["tint.state"].to_list()
+        assert "not applicable" in ran.out
+
+
+def test_without_the_option_no_value_says_so():
+    frame = pl.DataFrame({"id": list("abcd"), "c": ["n/a", "x", "N/A", "x"], "d": ["x", "y", "x", "y"]})
+    columns = Columns(choice=("c", "d"))
+    plain = Catalog.read(frame, columns=columns).taxonomy
+    assert {choice.not_applicable for _, choice in plain.pairs()} == {""}
+    marked = Catalog.read(frame, columns=columns, not_applicable=("none", "n/A ")).taxonomy
+    assert {choice.name: choice.not_applicable for _, choice in marked.pairs()} == {"c": "N/A", "d": ""}
+    assert marked != plain
+    assert [choice.values for _, choice in marked.pairs()] == [choice.values for _, choice in plain.pairs()]

@@ -1,5 +1,6 @@
 """Predictions and Answers: aligned rows, parts and wholes, and what is said of every cell."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from conftest import Toy
 from shelfwise.answers import RowError
 from shelfwise.catalog import Catalog
 from shelfwise.errors import PredictionError
-from shelfwise.predictions import Block, Predictions, uniform
+from shelfwise.predictions import Block, Familiarity, Predictions, uniform
 from shelfwise.taxonomy import Choice, Number, Taxonomy
 
 TAXONOMY = Taxonomy(
@@ -145,6 +146,43 @@ def test_a_category_without_attributes_survives(tmp_path: Path):
     block = Block("Socks", np.arange(2), np.zeros((2, 0), np.float32))
     Predictions(taxonomy, ("a", "b"), (block,)).save(tmp_path / "p.parquet")
     assert Predictions.load(tmp_path / "p.parquet").blocks[0].probs.shape == (2, 0)
+
+
+def several() -> Predictions:
+    """The same with two opinions on the Sarees and none on the Kurtis, and how familiar each row is."""
+    whole = predictions()
+    kurtis, sarees = whole.blocks
+    opinions = (sarees.probs[:, ::-1].copy(), 1 - sarees.probs)
+    familiarity = Familiarity(
+        np.linspace(0, 1, 6, dtype=np.float32),
+        np.full(6, np.nan, np.float32),
+        np.arange(6, dtype=np.int32) - 1,
+    )
+    return replace(whole, blocks=(kurtis, replace(sarees, opinions=opinions)), familiarity=familiarity)
+
+
+def test_opinions_and_familiarity_go_with_their_rows(tmp_path: Path):
+    whole, order = several(), [5, 2, 0, 4, 1, 3]
+    shuffled = whole.select(order)
+    assert shuffled.familiarity is not None
+    assert shuffled.familiarity.likelier.tolist() == [4, 1, -1, 3, 0, 2]
+    assert shuffled.familiarity.p_familiar == pytest.approx([1, 0.4, 0, 0.8, 0.2, 0.6])
+    joined = Predictions.join([(part, whole.select(part)) for part in ([4, 1], [0, 5], [2, 3])], whole.ids)
+    whole.save(tmp_path / "p.parquet")
+    for found in (shuffled.select(np.argsort(order)), joined, Predictions.load(tmp_path / "p.parquet")):
+        assert found.blocks[0].opinions == ()
+        for one, two in zip(found.blocks[1].opinions, whole.blocks[1].opinions, strict=True):
+            assert np.array_equal(one, two)
+
+
+def test_a_part_that_knew_nothing_has_its_probabilities_for_opinions():
+    whole = several()
+    plain = predictions().select([5])
+    joined = Predictions.join([([5], plain), (range(5), whole.select(range(5)))], whole.ids)
+    sarees = joined.blocks[1]
+    assert len(sarees.opinions) == 2
+    assert all(np.array_equal(opinion[1], sarees.probs[1]) for opinion in sarees.opinions)
+    assert np.array_equal(sarees.opinions[0][0], whole.blocks[1].opinions[0][0])
 
 
 def test_uniform():

@@ -251,7 +251,8 @@ def test_whatever_cannot_keep_a_promise_says_why(over: str):
         "bad": "no confidence is high enough to promise 0.9 with confidence 0.95",
     }
     for label, part in ((name[1], part) for name, part in found.pairs.items()):
-        assert (reasons.get(label, "") in part.reason) and bool(part.reason) == (label in reasons), label
+        assert reasons.get(label, "") in part.reason, label
+        assert bool(part.reason) == (label in reasons), label
         assert np.isfinite(part.threshold) == (label not in reasons), label
     assert found.unseen((CATEGORY, "unseen value")) == ("v2",)
     assert found.unseen((CATEGORY, "good")) == ()

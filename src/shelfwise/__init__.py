@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shelfwise.answers import Answers
+    from shelfwise.auditing import audit_table
     from shelfwise.bundle import Bundle, load
     from shelfwise.catalog import Catalog
     from shelfwise.changes.diff import diff
+    from shelfwise.config import DecideOptions
     from shelfwise.crossfit import cross_fit
     from shelfwise.data.clean import clean
     from shelfwise.data.group import near_duplicates
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from shelfwise.roles import Columns
     from shelfwise.splits import Folds
     from shelfwise.taxonomy import Choice, Number, Taxonomy
+    from shelfwise.trust.decide import decide
+    from shelfwise.trust.evidence import Evidence
 
 _HOMES = {
     "Answers": "answers",
@@ -39,6 +43,8 @@ _HOMES = {
     "Choice": "taxonomy",
     "Columns": "roles",
     "Comparison": "report",
+    "DecideOptions": "config",
+    "Evidence": "trust.evidence",
     "Finding": "findings",
     "Findings": "findings",
     "Folds": "splits",
@@ -51,10 +57,12 @@ _HOMES = {
     "ShelfwiseError": "errors",
     "Spec": "registry",
     "Taxonomy": "taxonomy",
+    "audit_table": "auditing",
     "backbone": "registry",
     "clean": "data.clean",
     "compare": "evaluate",
     "cross_fit": "crossfit",
+    "decide": "trust.decide",
     "diff": "changes.diff",
     "embed": "models.embed",
     "evaluate": "evaluate",
@@ -74,6 +82,8 @@ __all__ = [
     "Choice",
     "Columns",
     "Comparison",
+    "DecideOptions",
+    "Evidence",
     "Finding",
     "Findings",
     "Folds",
@@ -86,10 +96,12 @@ __all__ = [
     "ShelfwiseError",
     "Spec",
     "Taxonomy",
+    "audit_table",
     "backbone",
     "clean",
     "compare",
     "cross_fit",
+    "decide",
     "diff",
     "embed",
     "evaluate",

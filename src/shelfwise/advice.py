@@ -16,8 +16,8 @@ RISING, FLAT = 0.02, 0.01
 NOT_VISIBLE = 0.03
 #: Labels that both of two values need, and the share of their products told apart below which they are one.
 ENOUGH, TOLD_APART = 20, 0.65
-#: Labels an attribute needs for any advice, and sentences in all.
-LABELS, MOST = 100, 20
+#: Labels an attribute needs for any advice, and sentences of each of the three kinds.
+LABELS, MOST = 100, 6
 
 
 def advice(report: Report, evidence: Evidence) -> tuple[str, ...]:
@@ -27,39 +27,43 @@ def advice(report: Report, evidence: Evidence) -> tuple[str, ...]:
         report: with learning curves, where they were drawn.
         evidence: what the report was made from.
     """
-    found: list[tuple[float, str]] = []
     pairs = {pair.name: pair for pair in evidence.pairs()}
+    kinds: tuple[list[tuple[float, str]], ...] = ([], [], [])
     for line in report.lines:
         if line.level != "attribute" or line.metric != report.metric or line.support < LABELS:
             continue
         pair = pairs.get((str(line.category), str(line.attribute)))
-        found += _on_curve(report, line)
-        found += _on_values(line, pair) if pair is not None else []
-    found.sort(key=lambda item: (-item[0], item[1]))
-    return tuple(sentence for _, sentence in found[:MOST])
+        kinds[0].extend(_more_labels(report, line))
+        kinds[1].extend(_merge(line, pair) if pair is not None else [])
+        kinds[2].extend(_not_visible(report, line))
+    best = [sorted(found, key=lambda item: (-item[0], item[1]))[:MOST] for found in kinds]
+    return tuple(sentence for found in best for _, sentence in found)
 
 
-def _on_curve(report: Report, line: Line) -> list[tuple[float, str]]:
-    where = f"{line.category} / {line.attribute}"
+def _more_labels(report: Report, line: Line) -> list[tuple[float, str]]:
+    gain = line.score - report.line(f"{report.metric}@0.5", line.category, line.attribute).score
+    if math.isnan(gain) or gain < RISING:
+        return []
+    said = (
+        f"More labels for {line.category} / {line.attribute} would help: the second half of its {line.support:,} "
+        f"labels brought {gain:+.3f}."
+    )
+    return [(gain, said)]
+
+
+def _not_visible(report: Report, line: Line) -> list[tuple[float, str]]:
     half = report.line(f"{report.metric}@0.5", line.category, line.attribute).score
-    gain = line.score - half
     majority = report.line("majority", line.category, line.attribute).score
-    if line.score - majority < NOT_VISIBLE:
-        said = (
-            f"{where} is hardly visible in photos: {line.score:.2f} against {majority:.2f} for always giving the most "
-            "frequent value. Take it from text, or leave it out."
-        )
-        return [(1.0, said)] if math.isnan(gain) or gain < FLAT else []
-    if gain >= RISING:
-        said = (
-            f"More labels for {where} would help: the second half of its {line.support:,} labels brought "
-            f"{gain:+.3f}."
-        )
-        return [(gain * 10, said)]
-    return []
+    if not line.score - majority < NOT_VISIBLE or line.score - half >= FLAT:  # nothing is said of NaN
+        return []
+    said = (
+        f"{line.category} / {line.attribute} is hardly visible in photos: {line.score:.2f} against {majority:.2f} for "
+        "always giving the most frequent value. Take it from text, or leave it out."
+    )
+    return [(majority - line.score, said)]
 
 
-def _on_values(line: Line, pair: Pair) -> list[tuple[float, str]]:
+def _merge(line: Line, pair: Pair) -> list[tuple[float, str]]:
     found = []
     answer_m = pair.probs.argmax(axis=1)
     size = len(pair.choice.values)

@@ -143,6 +143,7 @@ def evaluate(
     cache: Cache = None,
 ) -> None:
     """Score a bundle or a file of answers on a table with the truth, with intervals."""
+    from shelfwise.bundle import load
     from shelfwise.data.group import near_duplicates
     from shelfwise.evaluate import evaluate as run_evaluate
     from shelfwise.files import cache_directory
@@ -152,15 +153,14 @@ def evaluate(
         catalog, predictions = _scored(source, table, images, attributes, machine)
         groups = near_duplicates(catalog, cache=cache_directory(cache), jobs=jobs, progress=machine.progress)
         report = run_evaluate(predictions, catalog, groups=groups, metric=metric, seed=seed or 0)
+        sure = load(source).predict(catalog, machine) if html is not None and source.is_dir() else predictions
     print(report)
     if out is not None:
         report.write(out)
     if html is not None:
         from shelfwise.pages import evaluation_page, measured_on, write_page
 
-        write_page(
-            html, evaluation_page(report, measured_on(predictions, catalog, groups), source=table.name)
-        )
+        write_page(html, evaluation_page(report, measured_on(sure, catalog, groups), source=table.name))
         print(f"wrote {html}")
 
 

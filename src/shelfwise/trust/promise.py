@@ -301,7 +301,10 @@ def _together(part: Prefixes, precision: float, confidence: float, nu: float) ->
         return -1
     first = int(passes_T.argmax())
     failed = np.flatnonzero(~passes_T[first:])
-    return first + int(failed[0]) - 1 if len(failed) else len(part) - 1
+    end = first + int(failed[0]) if len(failed) else len(part)
+    # What its own evidence speaks against is not promised, however much the other attributes speak for it.
+    kept = np.flatnonzero(wrong_T[first:end] <= (1 - precision) * part.groups_T[first:end])
+    return first + int(kept[-1]) if len(kept) else -1
 
 
 def _strength(parts: Sequence[Prefixes], precision: float) -> float:
