@@ -32,6 +32,8 @@ Float = npt.NDArray[np.float64]
 SHRINK_BLEND, SHRINK_ANSWER = 30.0, (5.0, 5.0, 5.0)
 #: An attribute counts for no more than this many labels among the pooled parameters.
 MOST_LABELS = 500
+#: Attributes that the pooled parameters are found from, and labels an attribute needs for parameters of its own.
+MOST_POOLED, FEW = 200, 20
 #: Probabilities below this are taken for it.
 SMALLEST = 1e-9
 STEPS = 30
@@ -221,14 +223,21 @@ class _Shrunk:
 
 
 def _shrunk(problems: Sequence[_Problem], start_K: Float, strength_K: Float) -> _Shrunk:
-    """Fit every problem twice: towards ``start``, then towards the weighted mean of those solutions."""
+    """Fit the biggest problems towards ``start``, then every one towards the weighted mean of those solutions.
+
+    Attributes with hardly a label are left at the mean: there may be thousands of them.
+    """
     if not problems:
         return _Shrunk(start_K, [])
-    first = [_solved(problem, start_K, strength_K) for problem in problems]
-    weight_P = np.array([min(len(problem.labels), MOST_LABELS) for problem in problems], np.float64)
+    biggest = sorted(range(len(problems)), key=lambda p: -len(problems[p].labels))[:MOST_POOLED]
+    first = [_solved(problems[p], start_K, strength_K) for p in biggest]
+    weight_P = np.array([min(len(problems[p].labels), MOST_LABELS) for p in biggest], np.float64)
     pooled_K = np.average(np.stack(first), axis=0, weights=weight_P)
     solve = partial(_solved, centre_K=pooled_K, strength_K=strength_K)
-    return _Shrunk(pooled_K, [solve(problem) for problem in problems])
+    few = [len(problem.labels) < FEW for problem in problems]
+    return _Shrunk(
+        pooled_K, [pooled_K if f else solve(problem) for f, problem in zip(few, problems, strict=True)]
+    )
 
 
 def _solved(problem: _Problem, centre_K: Float, strength_K: Float) -> Float:
