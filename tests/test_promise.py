@@ -90,13 +90,14 @@ def test_the_catalogue_keeps_the_promise_over_all_its_cells():
 
 
 def test_the_catalogue_pools_what_each_attribute_is_too_small_to_prove():
-    """Twenty attributes of sixty labels each, honest ones."""
+    """Twenty attributes of sixty labels each, honest ones, each labelled on other products."""
     rng = np.random.default_rng(0)
-    told = {}
+    told, n = {}, 1200
     for k in range(20):
-        confidence = rng.uniform(0.8, 1, 60)
-        told[f"a{k}"] = binary(confidence, rng.random(60) < confidence)
-    evidence = evidence_of(told)
+        confidence = rng.uniform(0.8, 1, n)
+        one = binary(confidence, rng.random(n) < confidence)
+        told[f"a{k}"] = Told(one.probs, np.where(np.arange(n) % 20 == k, one.labels, -1))
+    evidence = evidence_of(told, fold=np.arange(n) // 20 % 5)
     whole, alone = (promise(evidence, 0.9, 0.95, over) for over in ("catalogue", "attribute-alone"))
     assert whole.coverage > alone.coverage + 0.1
     answered = [part for part in whole.pairs.values() if np.isfinite(part.threshold)]

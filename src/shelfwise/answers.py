@@ -159,6 +159,25 @@ class Answers:
         found["error"] = len(self.errors)
         return {state: count for state, count in found.items() if count}
 
+    def flagged(self) -> dict[int, str]:
+        """Return the rows that are ``unfamiliar`` or of a doubtful category (``category?``), with the flag."""
+        flags = [STATES.index("unfamiliar"), STATES.index("category?")]
+        found: dict[int, str] = {}
+        for block in self.blocks:
+            if block.state.shape[1]:
+                there = np.isin(block.state, flags)
+                state_n = np.where(there, block.state, -1).max(axis=1)
+                at = np.flatnonzero(state_n >= 0)
+                found |= {int(block.rows[k]): STATES[state_n[k]] for k in at.tolist()}
+        return dict(sorted(found.items()))
+
+    def _why(self, row: int, flag: str) -> str:
+        if flag == "unfamiliar":
+            return "the picture is unlike everything that was learnt of its category; nothing is answered"
+        code = -1 if self.likelier is None else int(self.likelier[row])
+        likelier = f"; {self.taxonomy.categories[code]!r} is likelier" if code >= 0 else ""
+        return f"the picture does not look like its category{likelier}; nothing is answered"
+
     def write(self, path: str | Path, *, filler: str | None = None, explain: bool = False) -> None:
         """Write to ``.csv`` or ``.parquet`` in the training table's layout, and beside it ``<stem>.errors.csv``.
 
@@ -179,17 +198,15 @@ class Answers:
         write_answers(self, path, self.layout, filler=filler, explain=explain)
 
     def error_frame(self) -> pl.DataFrame:
-        """Return ``row, id, field, error``: rows without an answer, and rows whose category was predicted."""
+        """Return ``row, id, field, error``: rows without an answer, of a predicted category, or flagged."""
         rows = [(i + 1, self.ids[i], e.field, e.message) for i, e in self.errors.items()]
+        category = {i: block.category for block in self.blocks for i in block.rows.tolist()}
         for i, probability in self.guessed.items():
-            name = next((b.category for b in self.blocks if i in b.rows), "")
+            said = f"the category was empty; predicted {category[i]!r} with probability {probability:.3f}"
+            rows.append((i + 1, self.ids[i], "category", said))
+        for i, flag in self.flagged().items():
             rows.append(
-                (
-                    i + 1,
-                    self.ids[i],
-                    "category",
-                    f"the category was empty; predicted {name!r} with probability {probability:.3f}",
-                )
+                (i + 1, self.ids[i], "category" if flag == "category?" else "image", self._why(i, flag))
             )
         schema = {"row": pl.Int64, "id": pl.String, "field": pl.String, "error": pl.String}
         return pl.DataFrame(sorted(rows), schema=schema, orient="row")

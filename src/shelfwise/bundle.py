@@ -217,7 +217,8 @@ class Bundle:
             machine: where to compute.
 
         Returns:
-            ``{id, category, answers, error}``; ``answers`` as ``Answers.of`` returns them.
+            ``{id, category, looks_like, answers, error}``: ``looks_like`` is the category of the most similar
+            training product, ``answers`` as ``Answers.of`` returns them.
 
         Raises:
             TaxonomyError: an unknown category.
@@ -236,9 +237,11 @@ class Bundle:
         answers = self.answer(found, precision=precision, machine=machine)
         error = answers.errors.get(0)
         block = answers.blocks[0] if answers.blocks else None
+        code = -1 if answers.likelier is None else int(answers.likelier[0])
         return {
             "id": id_,
             "category": block.category if block else category,
+            "looks_like": self.taxonomy.categories[code] if code >= 0 else None,
             "answers": answers.of(0),
             "error": None if error is None else error.message,
         }
