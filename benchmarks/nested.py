@@ -29,6 +29,7 @@ from shelfwise.models.towers import one_thread
 from shelfwise.predictions import Block, Machine, Predictions
 from shelfwise.recipes.features import features
 from shelfwise.recipes.probe import Probe
+from shelfwise.splits import Folds
 from shelfwise.trust.evidence import Evidence
 
 DATA = Path(os.environ.get("SHELFWISE_DATA") or Path(__file__).resolve().parents[1] / "../shared/data")
@@ -36,7 +37,7 @@ TABLES = {"fashion": "fashion/catalog.csv", "myntra": "myntra/catalog.csv"}
 #: Raised when what is kept under the cache folder would no longer be what the recipe gives.
 REVISION = 1
 OUTER = INNER = 5
-KEPT = ("found", "plain", "balanced", "evidence", "half")
+KEPT = ("found", "plain", "balanced", "evidence")
 PLAIN, BALANCED = Probe(class_weight=0.0, look_alikes=0.0), Probe(class_weight=1.0, look_alikes=0.0)
 #: As ``fit`` has it: categories and attributes that say something about quality.
 MIN_ROWS, MIN_VALUES = 100, 2
@@ -49,14 +50,12 @@ class Held:
     Attributes:
         rows: int64 [n], its positions in the catalogue.
         evidence: out-of-fold evidence of the other rows.
-        half: the same, learnt from half of the labels.
         found: the default recipe's predictions of the fold's rows.
         plain, balanced: the baselines' predictions.
     """
 
     rows: npt.NDArray[np.int64]
     evidence: Evidence
-    half: Evidence
     found: Predictions
     plain: Predictions
     balanced: Predictions
@@ -79,32 +78,44 @@ class Table:
 
     def resplit(self, seed: int) -> list[Held]:
         """Return the outer folds of one resplit."""
-        outer = self.catalog.folds(OUTER, groups=self.groups, seed=1000 + seed)
-        folder = cache_directory(None) / "benchmarks" / f"nested-{REVISION}" / self.name / str(seed)
-        folder.mkdir(parents=True, exist_ok=True)
+        outer, folder = self._outer(seed)
 
         def held(fold: int) -> Held:
             test = outer.test(fold)
             names = [folder / f"{fold}-{what}.parquet" for what in KEPT]
             if not all(name.exists() for name in names):
-                train_at = outer.train(fold)
-                train, rows = self.catalog.select(train_at), self.catalog.select(test)
-                machine, groups = Machine(jobs=1), self.groups[train_at]
+                rows, machine = self.catalog.select(test), Machine(jobs=1)
+                train = self.catalog.select(outer.train(fold))
                 for name, recipe in zip(names[:3], (Probe(), PLAIN, BALANCED), strict=True):
                     if not name.exists():
                         recipe.fit(train, None, machine, seed).predict(rows, machine).save(name)
-                inner = train.folds(INNER, groups=groups, seed=seed)
-                halves = (None, places(groups, train.ids) < 0.5)
-                for name, keep in zip(names[3:], halves, strict=True):
-                    if not name.exists():
-                        found = cross_fit(Probe(), train, inner, machine=machine, seed=seed, keep=keep)
-                        Evidence.of(found, train, groups, inner.fold).save(name)
+                self._gather(outer.train(fold), seed).save(names[3])
             ours, plain, balanced = (Predictions.load(name) for name in names[:3])
-            evidence, half = (Evidence.load(name) for name in names[3:])
-            return Held(test, evidence, half, ours, plain, balanced)
+            return Held(test, Evidence.load(names[3]), ours, plain, balanced)
 
         with one_thread(), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             return list(pool.map(held, range(OUTER)))
+
+    def half(self, seed: int, fold: int) -> Evidence:
+        """Return the evidence of an outer fold's other rows, learnt from half of their labels."""
+        outer, folder = self._outer(seed)
+        name = folder / f"{fold}-half.parquet"
+        if not name.exists():
+            with one_thread():
+                self._gather(outer.train(fold), seed, share=0.5).save(name)
+        return Evidence.load(name)
+
+    def _outer(self, seed: int) -> tuple[Folds, Path]:
+        folder = cache_directory(None) / "benchmarks" / f"nested-{REVISION}" / self.name / str(seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        return self.catalog.folds(OUTER, groups=self.groups, seed=1000 + seed), folder
+
+    def _gather(self, rows: npt.NDArray[np.int64], seed: int, share: float = 1.0) -> Evidence:
+        train, groups = self.catalog.select(rows), self.groups[rows]
+        inner = train.folds(INNER, groups=groups, seed=seed)
+        keep = None if share == 1.0 else places(groups, train.ids) < share
+        found = cross_fit(Probe(), train, inner, machine=Machine(jobs=1), seed=seed, keep=keep)
+        return Evidence.of(found, train, groups, inner.fold)
 
     def joined(self, parts: Sequence[tuple[npt.NDArray[np.int64], Predictions]]) -> Predictions:
         """Put the outer folds' predictions together."""
@@ -128,6 +139,7 @@ def arguments(caption: str | None) -> argparse.Namespace:
     """Return what all of these benchmarks are told: how many resplits, of which catalogues."""
     parser = argparse.ArgumentParser(description=caption)
     parser.add_argument("--resplits", type=int, default=20)
+    parser.add_argument("--start", type=int, default=0, help="the first resplit")
     parser.add_argument("--table", action="append", choices=sorted(TABLES), help="by default all")
     parser.add_argument("--quick", action="store_true", help="one resplit")
     given = parser.parse_args()
@@ -139,9 +151,9 @@ def resplits(given: argparse.Namespace) -> Iterator[tuple[Table, int, list[Held]
     """Yield every resplit of every catalogue asked for, told on stderr."""
     for name in given.table or sorted(TABLES):
         table = Table.read(name)
-        for seed in range(given.resplits):
+        for seed in range(given.start, given.start + given.resplits):
             found = table.resplit(seed)
-            print(f"{name}: resplit {seed + 1} of {given.resplits}", file=sys.stderr, flush=True)
+            print(f"{name}: resplit {seed + 1}", file=sys.stderr, flush=True)
             yield table, seed, found
 
 

@@ -284,6 +284,11 @@ def test_strange_products_are_flagged_and_keep_their_candidates():
     assert states(found, 1) == ["not applicable", "unfamiliar", "unfamiliar", "category?"]
     assert found.of(1)["colour"]["value"] is None
     assert found.of(1)["colour"]["candidate"] == "red"
+    assert found.flagged() == {1: "unfamiliar", 3: "unfamiliar", 4: "category?"}
+    told = found.error_frame()
+    assert told.select("row", "field").rows() == [(2, "image"), (3, "image"), (4, "image"), (5, "category")]
+    assert "'Cups' is likelier" in told["error"][3]
+    assert rule.answers(given_, every_cell=True).flagged() == {}
     assert found.likelier is not None
     assert found.likelier.tolist() == [0, 0, -1, 0, 0]
     assert states(rule.answers(given_, alarm=0.005), 0) == ["answered", "answered", "unfamiliar", "answered"]

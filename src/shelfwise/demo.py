@@ -166,9 +166,12 @@ def _predict(
         f"{count:,} {state}" for state, count in promised.counts().items() if state != "error"
     )
     say(f"      promised.csv: {counted}")
+    if not promised.counts().get("answered"):
+        say(f"      Promised {PRECISION:.0%}: of so few products, nothing can be promised.")
+        return
     kept = evaluate(promised, truth, coverage=True, bootstrap=0)
     say(
-        f"      Promised {PRECISION:.1%}: {kept.line('coverage').score:.1%} of the test cells are answered, "
+        f"      Promised {PRECISION:.0%}: {kept.line('coverage').score:.1%} of the test cells are answered, "
         f"and {kept.line('cells_right').score:.1%} of those are right."
     )
 
