@@ -98,6 +98,7 @@ for turn in range(100_000):
         process.send_signal(signal.SIGKILL)
         process.wait()
         settle(tmp_path / "d")
+        assert [path.name for path in tmp_path.iterdir()] == ["d"]
         states = {(tmp_path / "d" / name).read_text() for name in "abc"}
         assert len(states) == 1
 

@@ -66,7 +66,7 @@ def test_a_killed_fit_goes_on_and_equals_an_undisturbed_one(drawn: Path, tmp_pat
         kill_at(arguments, rng.uniform(0.1, took))
     run(arguments)
     assert digests(killed) == digests(whole)
-    assert not [path.name for path in tmp_path.iterdir() if ".old-" in path.name]
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 @pytest.mark.slow

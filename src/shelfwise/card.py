@@ -32,7 +32,7 @@ def card(bundle: "Bundle") -> str:
         "",
         "- Answers are values of this taxonomy only; a product of another kind still gets one of them.",
         "- The score holds for products like those it was learnt from: same sources, same kind of photos.",
-        "- Probabilities are those of the fitted model; the report's calibration error says how far they can be taken.",
+        "- Probabilities are calibrated out of fold; the report's calibration error says how far they can be taken.",
         *([f"- Numbers are read and kept but not learnt: {listing(numbers)}."] if numbers else []),
         "",
         "## Licences",

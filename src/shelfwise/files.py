@@ -7,6 +7,7 @@ one, never a part; stray temporary files carry ``.tmp-`` in their name and are s
 import contextlib
 import hashlib
 import os
+import platform
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -39,7 +40,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex[:12]}")
+    temporary = path.with_name(f".{path.name}.tmp-{_mark()}")
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -61,7 +62,7 @@ def replacing_directory(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     settle(path)
-    mark = uuid.uuid4().hex[:12]
+    mark = _mark()
     temporary = path.with_name(f".{path.name}.tmp-{mark}")
     old = path.with_name(f".{path.name}.old-{mark}")
     temporary.mkdir()
@@ -87,13 +88,38 @@ def replacing_directory(path: str | Path) -> Iterator[Path]:
 def settle(path: Path) -> None:
     """Clear what a killed ``replacing_directory`` left beside ``path``.
 
-    If ``path`` itself is gone and exactly its old copy is there, the old copy gets its name back.
+    If ``path`` itself is gone and exactly its old copy is there, the old copy gets its name back. Unfinished copies
+    go where the process of this machine that wrote them is no more.
     """
+    for unfinished in path.parent.glob(f".{path.name}.tmp-{_host()}-*"):
+        if not _alive(unfinished.name.rsplit("-", 2)[1]):
+            shutil.rmtree(unfinished, ignore_errors=True)
     for old in path.parent.glob(f".{path.name}.old-*"):
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)
         else:
             os.replace(old, path)
+
+
+def _host() -> str:
+    return hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
+
+
+def _mark() -> str:
+    """What makes a temporary name this process's own: machine, process, and a number drawn."""
+    return f"{_host()}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
+
+
+def _alive(process: str) -> bool:
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, ValueError, OverflowError):
+        return True
+    return True
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -170,7 +170,7 @@ def strip(key: str, score: Dot, others: Sequence[tuple[str, float]], title: str,
         score.score, 10, score.text, ha="center", va="center_baseline", size=11.5, color=INK, weight="bold"
     )
     for row, (text, value) in enumerate(known):
-        axes.plot([value] * 2, [22, 42 + 16 * row], color=FAINT, lw=1.5, zorder=1)
+        axes.plot([value] * 2, [22, 38], color=FAINT, lw=1.5, zorder=1)
         side, gap = ("left", 0.012) if value < 0.5 else ("right", -0.012)
         axes.text(value + gap, 50 + 16 * row, text, ha=side, va="center_baseline", size=11, color=SOFT)
     return drawing.html(key, title, description)

@@ -36,7 +36,7 @@ class Mismatch:
         seen: the value the picture speaks for.
         p_stated: calibrated probability of the stated value.
         p_seen: of the seen one.
-        odds: how many times likelier seen is than stated.
+        odds: how many times likelier the stated value is to stand there by mistake, given the picture.
         evidence: id and picture of the nearest confirmed look-alikes.
         image: the product's picture.
     """
@@ -136,7 +136,7 @@ def _cards(shown: Sequence[Mismatch], total: int, table: str) -> Section:
     inside = "\n".join(_card(each) for each in shown)
     body = parts.filtered("id, category, attribute or value", Html(f'<ul class="cards">{inside}</ul>'))
     lead = (
-        "Odds say how many times likelier the seen value is than the stated one, judged by the picture alone. Striped "
+        "Odds say how many times the picture raises the odds that the stated value is a mistake. Striped "
         "bar: stated; full bar: seen."
     )
     if total > len(shown):

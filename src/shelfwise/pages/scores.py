@@ -134,7 +134,8 @@ def _top(report: Report, measured: Measured | None, facts: Sequence[tuple[str, s
     strip = None
     if math.isfinite(line.score) and 0 <= line.score <= 1:
         others = [("most frequent value " + show(majority), majority)]
-        random = report.line("random_split").score
+        # Both sides with what the labels of the fold left out will bring.
+        random = report.line("random_split").score + line.score - report.line().score
         others.append((f"a random split would claim {show(random)}", random))
         ends = "" if math.isnan(line.low) else f" ({span(line.low, line.high)})"
         dot = Dot("", line.score, line.low, line.high, text=show(line.score) + ends)
