@@ -93,7 +93,7 @@ class Table:
             ours, plain, balanced = (Predictions.load(name) for name in names[:3])
             return Held(test, Evidence.load(names[3]), ours, plain, balanced)
 
-        with one_thread(), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        with one_thread(), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             return list(pool.map(held, range(OUTER)))
 
     def half(self, seed: int, fold: int) -> Evidence:
