@@ -17,14 +17,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from nested import MIN_VALUES, Held, Table, arguments, one_hot, resplits
+from nested import Held, Table, arguments, one_hot, resplits
 from shelfwise.answers import Answers
 from shelfwise.evaluate import compare, evaluate
+from shelfwise.expect import MIN_ROWS, MIN_VALUES
 from shelfwise.predictions import Block, Predictions
 from shelfwise.trust.decide import decide
 from shelfwise.trust.evidence import Evidence
 
-MIN_ROWS = 100
 BASELINES = ("plain", "balanced", "geometric")
 REPLICATES = 200
 

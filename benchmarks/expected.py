@@ -16,12 +16,12 @@ from functools import partial
 
 import numpy as np
 
-from nested import INNER, MIN_VALUES, arguments, one_hot, resplits
+from nested import INNER, arguments, one_hot, resplits
 from shelfwise.evaluate import evaluate
+from shelfwise.expect import MIN_ROWS, MIN_VALUES
 from shelfwise.expect import expected as expect_line
 from shelfwise.trust.decide import decide, decided_out_of_fold
 
-MIN_ROWS = 100
 REPLICATES = 300
 #: Outer folds of a resplit whose expectation is worked out.
 ASKED = 2

@@ -39,8 +39,6 @@ REVISION = 1
 OUTER = INNER = 5
 KEPT = ("found", "plain", "balanced", "evidence")
 PLAIN, BALANCED = Probe(class_weight=0.0, look_alikes=0.0), Probe(class_weight=1.0, look_alikes=0.0)
-#: As ``fit`` has it: categories and attributes that say something about quality.
-MIN_ROWS, MIN_VALUES = 100, 2
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from shelfwise.catalog import Catalog
 from shelfwise.errors import PredictionError, TaxonomyError, UsageError
 from shelfwise.predictions import Block, Predictions, RowError
-from shelfwise.trust.audit import COLUMNS, audit, audit_evidence
+from shelfwise.trust.audit import COLUMNS, audit
 from shelfwise.trust.claims import Claims
 from shelfwise.trust.evidence import Evidence
 from shelfwise.trust.learnt import look_alike_ids, out_of_fold
@@ -377,16 +377,6 @@ def test_another_table_with_the_same_ids_is_not_taken_for_the_training_table(
     renamed = replace(clean, ids=tuple(f"new-{id_}" for id_ in clean.ids))
     found = out_of_fold(replace(flat(predictions), ids=renamed.ids), renamed, evidence)
     assert all((block.probs == 1).all() for block in found.blocks)
-
-
-def test_training_labels_are_audited_without_the_table(
-    damaged: Catalog, predictions: Predictions, clean: Catalog
-) -> None:
-    evidence = Evidence.of(predictions, damaged, np.arange(len(clean)))
-    one, two = audit_evidence(evidence).frame(), audit(predictions, damaged).frame()
-    assert one["id"][:20].to_list() == two["id"][:20].to_list()
-    np.testing.assert_allclose(one["odds"], two["odds"], rtol=1e-6)
-    assert audit_evidence(evidence, ("attr_1", "attr_2", "attr_3")).columns == ("attr_1", "attr_2", "attr_3")
 
 
 def test_look_alikes_are_confirmed_and_never_the_product_itself(

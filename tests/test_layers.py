@@ -16,7 +16,7 @@ SOURCE = Path(shelfwise.__file__).parent
 LAYERS = {
     0: "errors registry files progress drawings drawings.fabrics drawings.garments drawings.sarees "
     "drawings.stages",
-    1: "taxonomy tables roles layouts locate cells splits catalog answers predictions findings config",
+    1: "taxonomy tables roles layouts locate cells splits catalog answers packed predictions findings config",
     2: "plaintext metrics align report changes changes.change changes.renames changes.diff changes.relayout "
     "changes.affected changes.recode "
     "data data.images data.headers data.colour data.store data.facts data.group data.clean data.alike",

@@ -402,7 +402,7 @@ def test_evidence_of_what_is_new_split_or_retired_has_no_labels(bundle: Bundle, 
     assert (towels.labels[retired, 1] == -1).all()
 
 
-def test_the_index_follows_renamed_categories_and_says_nothing_of_merged_ones(
+def test_the_index_follows_renamed_and_merged_categories_and_drops_retired_ones(
     bundle: Bundle, toy: Toy, machine: Machine
 ):
     spec, groups = sw.backbone("toy"), np.arange(len(toy.catalog))
@@ -412,7 +412,6 @@ def test_the_index_follows_renamed_categories_and_says_nothing_of_merged_ones(
     new = Taxonomy({"Bowls": (Choice("a", ("b",)),), **{names[c]: old.entries[c] for c in names}})
     renames = {"categories": {"Cups": "Mugs", "Towels": "Cloths"}}
     moved = migrate_index(index, diff(old, new, renames))
-    assert moved is not None
     frame = toy.catalog.frame.with_columns(pl.col("category").replace(names))
     read = migrate(bundle, new, renames).read(frame, images=toy.directory)
     before, after = index.familiarity(toy.catalog, machine), moved.familiarity(read, machine)
@@ -421,8 +420,16 @@ def test_the_index_follows_renamed_categories_and_says_nothing_of_merged_ones(
     likelier = [old.categories[code] for code in before.likelier]
     assert [new.categories[code] for code in after.likelier] == [names[name] for name in likelier]
     merged = Taxonomy({name: old.entries[name] for name in ("Cups", "Plates")})
-    assert migrate_index(index, diff(old, merged, {"categories": {"Towels": "Plates"}})) is None
-    assert migrate_index(index, diff(old, merged)) is None
+    into = {"categories": {"Towels": "Plates"}}
+    together = migrate_index(index, diff(old, merged, into))
+    frame = toy.catalog.frame.with_columns(pl.col("category").replace({"Towels": "Plates"}))
+    read = migrate(bundle, merged, into).read(frame, images=toy.directory)
+    again = learn_index(read, spec, groups, machine).familiarity(read, machine)
+    found = together.familiarity(read, machine)
+    np.testing.assert_array_equal(found.p_familiar, again.p_familiar)
+    np.testing.assert_array_equal(found.p_category, again.p_category)
+    retired = migrate_index(index, diff(old, merged))
+    assert len(retired) == len(index) - int((index.category == old.category_codes["Towels"]).sum())
 
 
 def test_in_the_challenge_layout_columns_grow_with_the_taxonomy(

@@ -284,6 +284,15 @@ def answer_block(
     )
 
 
+def join_blocks(blocks: Sequence[AnswerBlock]) -> AnswerBlock:
+    """Put blocks of one category, of different rows, together."""
+    row = np.concatenate([block.rows for block in blocks])
+    order = np.argsort(row, kind="stable")
+    fields = ("codes", "probability", "runner_up", "candidate", "second", "state")
+    joined = (np.concatenate([getattr(block, name) for block in blocks])[order] for name in fields)
+    return AnswerBlock(blocks[0].category, row[order], *joined)
+
+
 def _cell(choice: Choice, block: AnswerBlock, at: int, column: int) -> dict[str, Any]:
     names = (*choice.values, None)
     chances = (block.probability[at, column], block.second[at, column])

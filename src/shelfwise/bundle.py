@@ -93,11 +93,12 @@ class Bundle:
         Raises:
             CatalogError: as ``Catalog.read``.
         """
-        return Catalog.read(source, images=images, columns=columns, schema=self.schema)
+        # Remembering: what is computed of the pictures serves answers, familiarity and look-alikes alike.
+        return Catalog.read(source, images=images, columns=columns, schema=self.schema).remembering()
 
     def predict(self, catalog: Catalog, machine: Machine | None = None) -> Predictions:
         """Return calibrated probabilities for every product, and how familiar its picture is."""
-        found = self._predict(catalog.under(self.schema), machine or Machine())
+        found = self._predict(catalog.under(self.schema).remembering(), machine or Machine())
         return found if self.rule is None else self.rule.calibration.apply(found)
 
     def _predict(self, catalog: Catalog, machine: Machine) -> Predictions:
@@ -127,7 +128,14 @@ class Bundle:
         if precision is None:
             raise UsageError("a promise needs a precision, such as 0.95")
         confidence = given.confidence if confidence is None else confidence
-        return promise(self.calibrated, precision, confidence, over or given.over, self.rule.untrained)
+        asked = precision, confidence, over or given.over
+        if asked not in self._promises:
+            self._promises[asked] = promise(self.calibrated, *asked, self.rule.untrained)
+        return self._promises[asked]
+
+    @cached_property
+    def _promises(self) -> dict[tuple[float, float, str], Promise]:
+        return {}
 
     def answer(
         self,
@@ -155,7 +163,7 @@ class Bundle:
         Raises:
             BundleError, UsageError: as ``promise``.
         """
-        catalog = catalog.under(self.schema)
+        catalog = catalog.under(self.schema).remembering()
         promised = precision is not None or self.run.decide.precision is not None
         kept = self.promise(precision, confidence, over) if promised and not every_cell else None
         found = self._predict(catalog, machine or Machine())

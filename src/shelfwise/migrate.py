@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from shelfwise.bundle import Bundle, load
 from shelfwise.catalog import Schema
 from shelfwise.changes.affected import Recoded
@@ -89,7 +87,6 @@ def refit_trust(before: Bundle, migrated: Bundle, changes: Changes) -> Bundle:
     kept = replace(migrated, evidence=evidence, rule=rule, index=index)
     lost = ["some costs of wrong answers"] if len(rule.costs) < len(before.rule.costs) else []
     lost += ["phrases read from texts"] if before.claims is not None else []
-    lost += ["familiarity and look-alikes"] if before.index is not None and index is None else []
     if not lost:
         return kept
     return kept.with_notes(
@@ -176,29 +173,17 @@ def _order(item: AttributeMap, source: CategoryMap, changes: Changes) -> tuple[i
     return tuple(old.codes[back[value]] for value in new.values)
 
 
-def migrate_index(index: TrainingIndex, changes: Changes) -> TrainingIndex | None:
-    """Return the index of training products under the new taxonomy; vectors and scores stay as they are.
+def migrate_index(index: TrainingIndex, changes: Changes) -> TrainingIndex:
+    """Return the index of training products under the new taxonomy, as if learnt under it.
+
+    Products of a category that was split or retired are dropped: nothing says which new one they are of.
 
     Args:
         index: of the products learnt from, under the old taxonomy.
         changes: from that taxonomy to the new one.
-
-    Returns:
-        The index, or ``None`` where a category that has products was merged, split or retired: what is
-        unlike its own category can only be said after fitting again.
     """
-    code_C = Carry.of(changes).category_codes()
-    here = np.unique(index.category)
-    found = code_C[here]
-    if (found < 0).any() or len(np.unique(found)) != len(here):
-        return None
-    into = np.append(code_C, np.int32(-1))  # -1 for none stays -1
-    return replace(
-        index,
-        categories=changes.new.categories,
-        category=into[index.category],
-        likelier=into[index.likelier],
-    )
+    onward = Carry.of(changes).onward
+    return index.recategorised(changes.new, {name: onward.get(name, "") for name in changes.old.categories})
 
 
 def migrate_report(report: Report, changes: Changes, before: Bundle, predictor: Remapped) -> Report:

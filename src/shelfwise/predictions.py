@@ -18,10 +18,13 @@ from shelfwise.answers import Answers, RowError, answer_block, best_values
 from shelfwise.catalog import Catalog
 from shelfwise.errors import PredictionError
 from shelfwise.files import Progress
+from shelfwise.packed import blocks_of, columns_of, read_table, write_table
 from shelfwise.taxonomy import Taxonomy
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
+#: What a file of predictions says it is.
+KIND = "predictions 1"
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,42 +168,20 @@ class Predictions:
         return Answers(self.taxonomy, self.ids, tuple(blocks), self.errors, self.guessed, self.notes)
 
     def save(self, path: str | Path) -> None:
-        """Write to Parquet: ``row, id, category, guessed, field, error, probs, opinion_0 ...``."""
+        """Write to Parquet: ``row, id, guessed, field, error, category, probs, opinion_0 ...``."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        from shelfwise.files import replacing
 
         n = len(self)
-        category: list[str | None] = [None] * n
-        most = max((len(block.opinions) for block in self.blocks), default=0)
-        names = ["probs", *(f"opinion_{j}" for j in range(most))]
-        cells: dict[str, list[Floats | None]] = {name: [None] * n for name in names}
-        for block in self.blocks:
-            for at, row in enumerate(block.rows.tolist()):
-                category[row] = block.category
-                for name, packed in zip(names, (block.probs, *block.opinions), strict=False):
-                    cells[name][row] = packed[at]
-        table = pa.table(
-            {
-                "row": pa.array(range(1, n + 1), pa.int64()),
-                "id": pa.array(self.ids, pa.string()),
-                "category": pa.array(category, pa.string()),
-                "guessed": pa.array([self.guessed.get(i) for i in range(n)], pa.float32()),
-                "field": pa.array(
-                    [self.errors[i].field if i in self.errors else None for i in range(n)], pa.string()
-                ),
-                "error": pa.array(
-                    [self.errors[i].message if i in self.errors else None for i in range(n)], pa.string()
-                ),
-                **{name: pa.array(column, pa.list_(pa.float32())) for name, column in cells.items()},
-            }
-        )
-        import json
-
-        metadata = {b"shelfwise": b"predictions 1", b"taxonomy": json.dumps(self.taxonomy.table()).encode()}
-        with replacing(path) as temporary:
-            pq.write_table(table.replace_schema_metadata(metadata), temporary)
+        errors = [self.errors.get(i) for i in range(n)]
+        columns = {
+            "row": pa.array(range(1, n + 1), pa.int64()),
+            "id": pa.array(self.ids, pa.string()),
+            "guessed": pa.array([self.guessed.get(i) for i in range(n)], pa.float32()),
+            "field": pa.array([e.field if e is not None else None for e in errors], pa.string()),
+            "error": pa.array([e.message if e is not None else None for e in errors], pa.string()),
+            **columns_of(self.blocks, n),
+        }
+        write_table(path, columns, KIND, self.taxonomy)
 
     @classmethod
     def load(cls, path: str | Path) -> "Predictions":
@@ -209,26 +190,10 @@ class Predictions:
         Raises:
             PredictionError: not such a file.
         """
-        import json
-
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            table = pq.read_table(path)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise PredictionError(f"cannot read the predictions {path}: {error}") from error
-        metadata = table.schema.metadata or {}
-        if metadata.get(b"shelfwise") != b"predictions 1":
-            raise PredictionError(f"{path}: not predictions that this version wrote")
-        taxonomy = Taxonomy.from_table(json.loads(metadata[b"taxonomy"]), str(path))
-        categories = np.array(table["category"].to_pylist(), dtype=object)
+        table, taxonomy = read_table(path, KIND, PredictionError)
         blocks = []
-        for name in taxonomy.categories:
-            rows = np.flatnonzero(categories == name)
-            if len(rows):
-                probs, *opinions = packed_columns(table.take(rows))
-                blocks.append(Block(name, rows, probs, tuple(opinions)))
+        for name, rows, _, (probs, *opinions) in blocks_of(table, taxonomy):
+            blocks.append(Block(name, rows, probs, tuple(opinions)))
         fields, errors = table["field"].to_pylist(), table["error"].to_pylist()
         guessed = table["guessed"].to_pylist()
         return cls(
@@ -238,17 +203,6 @@ class Predictions:
             {i: RowError(fields[i] or "", e) for i, e in enumerate(errors) if e is not None},
             {i: float(p) for i, p in enumerate(guessed) if p is not None},
         )
-
-
-def packed_columns(table: Any) -> list[Floats]:
-    """Return ``probs`` and the opinions of an Arrow table's rows, float32 [n, V] each."""
-    names = ["probs", *(name for name in table.column_names if name.startswith("opinion_"))]
-    found = []
-    for name in names:
-        if table[name].null_count == 0:
-            flat = table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-            found.append(flat.reshape(len(table), -1).astype(np.float32))
-    return found
 
 
 @dataclass(frozen=True, eq=False)

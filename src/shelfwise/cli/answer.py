@@ -143,17 +143,16 @@ def evaluate(
     cache: Cache = None,
 ) -> None:
     """Score a bundle or a file of answers on a table with the truth, with intervals."""
-    from shelfwise.bundle import load
     from shelfwise.data.group import near_duplicates
     from shelfwise.evaluate import evaluate as run_evaluate
     from shelfwise.files import cache_directory
 
     check_page(html)
     with machine_of(cache, jobs, device, engine) as machine:
-        catalog, predictions = _scored(source, table, images, attributes, machine)
+        catalog, predictions, bundle = _scored(source, table, images, attributes, machine)
         groups = near_duplicates(catalog, cache=cache_directory(cache), jobs=jobs, progress=machine.progress)
         report = run_evaluate(predictions, catalog, groups=groups, metric=metric, seed=seed or 0)
-        sure = load(source).predict(catalog, machine) if html is not None and source.is_dir() else predictions
+        sure = predictions if html is None or bundle is None else bundle.predict(catalog, machine)
     print(report)
     if out is not None:
         report.write(out)
@@ -166,8 +165,8 @@ def evaluate(
 
 def _scored(
     source: Path, table: Path, images: Path | None, attributes: Path | None, machine: "Machine"
-) -> "tuple[Catalog, Predictions | Answers]":
-    """Read the truth, and answer it with a bundle or read answers from a file."""
+) -> "tuple[Catalog, Predictions | Answers, Bundle | None]":
+    """Read the truth, and answer it with a bundle, which is returned too, or read answers from a file."""
     from shelfwise.bundle import load
     from shelfwise.catalog import Catalog
     from shelfwise.layouts import read_answers
@@ -175,9 +174,9 @@ def _scored(
     if source.is_dir():
         bundle: Bundle = load(source)
         catalog = bundle.read(table, images=images)
-        return catalog, bundle.answer(catalog, every_cell=True, machine=machine)
+        return catalog, bundle.answer(catalog, every_cell=True, machine=machine), bundle
     catalog = Catalog.read(table, images=images, attributes=attributes)
-    return catalog, read_answers(source, catalog)
+    return catalog, read_answers(source, catalog), None
 
 
 @app.command()
@@ -211,7 +210,7 @@ def compare(
         scored = [(str(entry), *_scored(entry, table, images, attributes, machine)) for entry in entries]
         catalog = scored[0][1]
         groups = near_duplicates(catalog, cache=cache_directory(cache), jobs=jobs, progress=machine.progress)
-        named = [(name, predictions) for name, _, predictions in scored]
+        named = [(name, predictions) for name, _, predictions, _ in scored]
         comparison = run_compare(named, catalog, groups=groups, metric=metric, seed=seed or 0)
     print(comparison)
     if out is not None:

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
+from scipy.special import softmax
 
 from shelfwise.catalog import Catalog
 from shelfwise.config import BackboneSpec, Options
@@ -315,7 +316,7 @@ class ProbePredictor:
         reduced_Nr[readable] = self.space.apply(found.vectors[readable])
 
         def guess(rows: Ints) -> tuple[Ints, Floats]:
-            probs_NC = _softmax(reduced_Nr[rows] @ self.guess[0].astype(np.float64) + self.guess[1])
+            probs_NC = softmax(reduced_Nr[rows] @ self.guess[0].astype(np.float64) + self.guess[1], axis=1)
             return probs_NC.argmax(axis=1), probs_NC.max(axis=1).astype(np.float32)
 
         def answer(category: str, rows: Ints) -> Floats | tuple[Floats, ...]:
@@ -333,7 +334,7 @@ class ProbePredictor:
         parts = [part for part in self.taxonomy.slices(category) if part.stop > part.start]
         heads_nV = np.empty(logits_nV.shape, np.float32)
         for part in parts:
-            heads_nV[:, part] = _softmax(logits_nV[:, part])
+            heads_nV[:, part] = softmax(logits_nV[:, part], axis=1)
         if self.votes is None:
             return heads_nV
         votes_nV = self.votes.vote(self.taxonomy, category, reduced_nr)
@@ -342,7 +343,7 @@ class ProbePredictor:
             heads, votes = (
                 np.log(np.maximum(p[:, part], 1e-12).astype(np.float64)) for p in (heads_nV, votes_nV)
             )
-            blend_nV[:, part] = _softmax((1 - VOTE) * heads + VOTE * votes)
+            blend_nV[:, part] = softmax((1 - VOTE) * heads + VOTE * votes, axis=1)
         return blend_nV, heads_nV, votes_nV
 
     def save(self, directory: Path) -> None:
@@ -359,9 +360,3 @@ class ProbePredictor:
             arrays[f"weight.{code}"], arrays[f"bias.{code}"] = weight_rV, bias_V
         arrays |= self.votes.arrays(self.taxonomy) if self.votes is not None else {}
         write_arrays(directory, arrays, self.learnt_on)
-
-
-def _softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    result: npt.NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
-    return result

@@ -123,11 +123,6 @@ class Carry:
                 out_nA[:, at] = np.where(clash, -2, np.maximum(out_nA[:, at], found_n))
         return np.maximum(out_nA, -1)
 
-    def category_codes(self) -> Codes:
-        """Return int32 [old categories]: the new code of each, -1 where it was split or retired."""
-        codes = self.new.category_codes
-        return np.array([codes.get(self.onward.get(n, ""), -1) for n in self.old.categories], dtype=np.int32)
-
 
 def _carried(probs_nw: Floats, share_wv: npt.NDArray[np.float64]) -> Floats:
     """Probabilities under the new values; unchanged to the bit where columns are only moved."""

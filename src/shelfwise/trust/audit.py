@@ -30,7 +30,7 @@ from shelfwise.trust.noise import (
 )
 from shelfwise.trust.suspects import COLUMNS, SUSPECT, Audit
 
-__all__ = ["COLUMNS", "SUSPECT", "Audit", "audit", "audit_evidence"]
+__all__ = ["COLUMNS", "SUSPECT", "Audit", "audit"]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
@@ -139,31 +139,6 @@ def _by_category(claims: Claims | None, catalog: Catalog) -> dict[str, Ints]:
     names = catalog.taxonomy.categories
     parts = zip(values.tolist(), np.split(order, starts[1:]), strict=True)
     return {names[value]: part for value, part in parts if value >= 0}
-
-
-def audit_evidence(
-    evidence: Evidence, columns: Sequence[str] | None = None, weights: Mapping[str, float] | None = None
-) -> Audit:
-    """Judge the labels that were learnt from by out-of-fold probabilities.
-
-    Args:
-        evidence: calibrated out of fold.
-        columns: the training table's label columns by position, as in challenge layout; by default an
-            attribute's own name.
-        weights: as in ``audit``.
-    """
-    taxonomy = evidence.taxonomy
-    _check_weights(weights or {}, taxonomy)
-    names = (
-        tuple(columns) if columns is not None else tuple(dict.fromkeys(c.name for _, c in taxonomy.pairs()))
-    )
-    parts: list[_Part] = []
-    for block in evidence.blocks:
-        choices = taxonomy.choices(block.category)
-        at = list(range(len(choices))) if columns is not None else [names.index(c.name) for c in choices]
-        known_A = _known(block.probs, block.labels, taxonomy.slices(block.category))
-        parts += _cells(taxonomy, Block(block.category, block.rows, block.probs), block.labels, at, known_A)
-    return _ranked(taxonomy, evidence.ids, names, parts, [], weights or {}, 0)
 
 
 def _check_weights(weights: Mapping[str, float], taxonomy: Taxonomy) -> None:

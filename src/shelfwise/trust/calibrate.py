@@ -12,7 +12,7 @@ attributes say together, the more the fewer labels there are:
    the prior (Saerens et al. 2002).
 2. ``logit(confidence) = shift + slope log p - tail log(1 - p)``, p that of the most probable value: beta calibration
    (Kull et al., "Beta calibration", AISTATS 2017) of the answer alone, for what a temperature cannot mend, such as a
-   share of labels that is plainly wrong. With one slope for both ends (Platt) up to 5 % fewer cells could be promised.
+   share of labels that is plainly wrong. With one slope for both ends (Platt) 2 to 6 % fewer cells could be promised.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,9 +22,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit, softmax
 
 from shelfwise.predictions import Block, Predictions
-from shelfwise.taxonomy import Taxonomy
 from shelfwise.trust.evidence import Evidence, Pair
 
 Float = npt.NDArray[np.float64]
@@ -91,7 +91,8 @@ class Calibration:
         logits_nv = part.prior * log_count_v + sum(
             a * _log(p_nv) for a, p_nv in zip(weights, opinions, strict=True)
         )
-        return _softmax(logits_nv)
+        found: Float = softmax(logits_nv, axis=1)
+        return found
 
     def probabilities(self, name: tuple[str, str], opinions: Sequence[npt.NDArray[Any]]) -> Float:
         """Return [n, v], the calibrated probabilities after both steps. Arguments: ``blended``."""
@@ -100,7 +101,16 @@ class Calibration:
 
     def apply(self, predictions: Predictions) -> Predictions:
         """Return predictions with calibrated probabilities and without opinions."""
-        return _mapped(predictions, self.probabilities)
+        taxonomy, blocks = predictions.taxonomy, []
+        for block in predictions.blocks:
+            probs_nV = block.probs.copy()
+            parts = taxonomy.slices(block.category)
+            for choice, part in zip(taxonomy.choices(block.category), parts, strict=True):
+                if part.stop > part.start:
+                    name = block.category, choice.name
+                    probs_nV[:, part] = self.probabilities(name, opinions_of(block, part))
+            blocks.append(Block(block.category, block.rows, probs_nV))
+        return replace(predictions, blocks=tuple(blocks))
 
 
 def opinions_of(block: Any, part: slice) -> list[npt.NDArray[Any]]:
@@ -136,35 +146,16 @@ def calibrate(evidence: Evidence) -> Calibration:
 
 def out_of_fold(evidence: Evidence) -> Evidence:
     """Return the evidence with calibrated probabilities, each row's by a calibration fitted without its fold."""
-    blocks = {block.category: block.probs.copy() for block in evidence.blocks}
+    probs = {block.category: block.probs.copy() for block in evidence.blocks}
     for fold in np.unique(evidence.fold).tolist():
-        inside = evidence.fold == fold
-        found = calibrate(evidence.select(~inside)).apply(evidence.predictions())
+        inside_N = evidence.fold == fold
+        found = calibrate(evidence.select(~inside_N)).apply(evidence.select(inside_N).predictions())
         for block in evidence.blocks:
-            here = inside[block.rows]
             calibrated = found.block(block.category)
-            assert calibrated is not None
-            blocks[block.category][here] = calibrated.probs[here]
-    return evidence.with_probs(
-        replace(
-            evidence.predictions(),
-            blocks=tuple(Block(b.category, b.rows, blocks[b.category]) for b in evidence.blocks),
-        )
-    )
-
-
-def _mapped(predictions: Predictions, function: Any) -> Predictions:
-    """Replace every attribute's probabilities by a function of its name and opinions."""
-    taxonomy: Taxonomy = predictions.taxonomy
-    blocks = []
-    for block in predictions.blocks:
-        probs_nV = block.probs.copy()
-        parts = taxonomy.slices(block.category)
-        for choice, part in zip(taxonomy.choices(block.category), parts, strict=True):
-            if part.stop > part.start:
-                probs_nV[:, part] = function((block.category, choice.name), opinions_of(block, part))
-        blocks.append(Block(block.category, block.rows, probs_nV))
-    return replace(predictions, blocks=tuple(blocks))
+            if calibrated is not None:
+                probs[block.category][inside_N[block.rows]] = calibrated.probs
+    blocks = tuple(replace(b, probs=probs[b.category], opinions=()) for b in evidence.blocks)
+    return replace(evidence, blocks=blocks)
 
 
 class _Problem(Protocol):
@@ -188,7 +179,8 @@ class _Blend:
         self.labels = pair.labels.astype(np.int64)
 
     def probabilities(self, weight_K: Float) -> Float:
-        return _softmax(np.tensordot(weight_K, self.features_Kmv, 1))
+        found: Float = softmax(np.tensordot(weight_K, self.features_Kmv, 1), axis=1)
+        return found
 
     def derivatives(self, weight_K: Float) -> tuple[float, Float, Float]:
         probs_mv = self.probabilities(weight_K)
@@ -209,7 +201,7 @@ class _Answer:
         self.features_mK = _answer_features(probs_mv.max(axis=1))
 
     def derivatives(self, weight_K: Float) -> tuple[float, Float, Float]:
-        sure_m = _logistic(self.features_mK @ weight_K)
+        sure_m = expit(self.features_mK @ weight_K)
         loss = -np.log(np.maximum(np.where(self.right_m > 0, sure_m, 1 - sure_m), SMALLEST)).sum()
         spread_m = sure_m * (1 - sure_m)
         hessian_KK = (self.features_mK * spread_m[:, None]).T @ self.features_mK
@@ -277,10 +269,10 @@ def _with_confidence(probs_nv: Float, weights: tuple[float, float, float]) -> Fl
     rest_nv = probs_nv.copy()
     rest_nv[row, best_n] = 0.0
     rest_nv /= np.maximum(rest_nv.sum(axis=1), SMALLEST)[:, None]
-    sure_n = _logistic(_answer_features(top_n) @ np.asarray(weights))
+    sure_n = expit(_answer_features(top_n) @ np.asarray(weights))
     second_n = rest_nv.max(axis=1)
     sure_n = np.clip(sure_n, second_n / (1 + second_n) * (1 + 1e-6), 1 - 1e-9)
-    out_nv = rest_nv * (1 - sure_n)[:, None]
+    out_nv: Float = rest_nv * (1 - sure_n)[:, None]
     out_nv[row, best_n] = sure_n
     return out_nv
 
@@ -307,16 +299,3 @@ def _answer_features(p: npt.NDArray[Any]) -> Float:
     inside = np.clip(p.astype(np.float64), 1e-6, 1 - 1e-6)
     found: Float = np.stack([np.ones(len(inside)), np.log(inside), -np.log1p(-inside)], axis=1)
     return found
-
-
-def _logistic(logit: npt.NDArray[Any]) -> Float:
-    """1 / (1 + exp(-x)), without overflow."""
-    out: Float = np.exp(-np.logaddexp(0.0, -logit))
-    return out
-
-
-def _softmax(logits_nv: npt.NDArray[Any]) -> Float:
-    shifted = logits_nv - logits_nv.max(axis=1, keepdims=True)
-    powers = np.exp(shifted)
-    out: Float = powers / powers.sum(axis=1, keepdims=True)
-    return out

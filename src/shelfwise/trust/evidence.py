@@ -6,7 +6,6 @@ Legend: N rows, n of one category, A its Choice attributes, V their values packe
 m labelled rows of one pair (category, attribute).
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,12 +17,15 @@ import numpy.typing as npt
 from shelfwise.answers import check_rows
 from shelfwise.catalog import Catalog
 from shelfwise.errors import BundleError, PredictionError
-from shelfwise.predictions import Block, Predictions, packed_columns
+from shelfwise.packed import blocks_of, columns_of, matrix, read_table, write_table
+from shelfwise.predictions import Block, Predictions
 from shelfwise.taxonomy import Choice, Taxonomy
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.int32]
+#: What a file of evidence says it is.
+KIND = "evidence 1"
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,36 +232,21 @@ class Evidence:
         return replace(self, blocks=tuple(blocks))
 
     def save(self, path: str | Path) -> None:
-        """Write to Parquet: ``id, category, group, fold, labels, probs, opinion_0 ...``; taxonomy as metadata."""
+        """Write to Parquet: ``id, group, fold, labels, category, probs, opinion_0 ...``; taxonomy as metadata."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
-        from shelfwise.files import replacing
-
-        n = len(self)
-        category: list[str | None] = [None] * n
-        labels: list[Codes | None] = [None] * n
-        most = max((len(block.opinions) for block in self.blocks), default=0)
-        names = ["probs", *(f"opinion_{j}" for j in range(most))]
-        cells: dict[str, list[Floats | None]] = {name: [None] * n for name in names}
+        labels: list[Codes | None] = [None] * len(self)
         for block in self.blocks:
-            for at, row in enumerate(block.rows.tolist()):
-                category[row], labels[row] = block.category, block.labels[at]
-                for name, packed in zip(names, (block.probs, *block.opinions), strict=False):
-                    cells[name][row] = packed[at]
-        table = pa.table(
-            {
-                "id": pa.array(self.ids, pa.string()),
-                "category": pa.array(category, pa.string()),
-                "group": pa.array(self.group, pa.int64()),
-                "fold": pa.array(self.fold, pa.int64()),
-                "labels": pa.array(labels, pa.list_(pa.int32())),
-                **{name: pa.array(column, pa.list_(pa.float32())) for name, column in cells.items()},
-            }
-        )
-        metadata = {b"shelfwise": b"evidence 1", b"taxonomy": json.dumps(self.taxonomy.table()).encode()}
-        with replacing(path) as temporary:
-            pq.write_table(table.replace_schema_metadata(metadata), temporary)
+            for row, codes in zip(block.rows.tolist(), block.labels, strict=True):
+                labels[row] = codes
+        columns = {
+            "id": pa.array(self.ids, pa.string()),
+            "group": pa.array(self.group, pa.int64()),
+            "fold": pa.array(self.fold, pa.int64()),
+            "labels": pa.array(labels, pa.list_(pa.int32())),
+            **columns_of(self.blocks, len(self)),
+        }
+        write_table(path, columns, KIND, self.taxonomy)
 
     @classmethod
     def load(cls, path: str | Path) -> "Evidence":
@@ -268,26 +255,10 @@ class Evidence:
         Raises:
             BundleError: not such a file.
         """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            table = pq.read_table(path)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise BundleError(f"cannot read the evidence {path}: {error}") from error
-        metadata = table.schema.metadata or {}
-        if metadata.get(b"shelfwise") != b"evidence 1":
-            raise BundleError(f"{path}: not evidence that this version wrote")
-        taxonomy = Taxonomy.from_table(json.loads(metadata[b"taxonomy"]), str(path))
-        categories = np.array(table["category"].to_pylist(), dtype=object)
+        table, taxonomy = read_table(path, KIND, BundleError)
         blocks = []
-        for name in taxonomy.categories:
-            rows = np.flatnonzero(categories == name)
-            if len(rows):
-                taken = table.take(rows)
-                probs, *opinions = packed_columns(taken)
-                flat = taken["labels"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-                labels = flat.reshape(len(rows), -1).astype(np.int32)
-                blocks.append(EvidenceBlock(name, rows, probs, labels, tuple(opinions)))
+        for name, rows, part, (probs, *opinions) in blocks_of(table, taxonomy):
+            labels = matrix(part, "labels").astype(np.int32)
+            blocks.append(EvidenceBlock(name, rows, probs, labels, tuple(opinions)))
         group, fold = (table[field].to_numpy().astype(np.int64) for field in ("group", "fold"))
         return cls(taxonomy, tuple(table["id"].to_pylist()), group, fold, tuple(blocks))
