@@ -131,7 +131,7 @@ def packed() -> Side:
         result: torch.Tensor = objective(labelled)
         return result
 
-    return Side(heads, loss)
+    return Side(nn.ModuleList([heads, objective]), loss)
 
 
 def per_sample() -> Side:
@@ -145,7 +145,7 @@ def per_sample() -> Side:
                 label = int(batch[2][row, a].item())
                 if label != -1:
                     logits = heads[f"{code}_{a}"](batch[0][row].unsqueeze(0))
-                    yield cross_entropy(logits, torch.tensor([label]))
+                    yield cross_entropy(logits, torch.tensor([label], device=logits.device))
 
     def loss(batch: Batch) -> torch.Tensor:
         return torch.stack(list(cells(batch))).mean()

@@ -12,6 +12,7 @@ NAMES = (
     "decode",
     "embed",
     "heads",
+    "train_step",
     "neighbours",
     "probe_quality",
     "memory",
@@ -21,10 +22,12 @@ NAMES = (
     "decide",
     "promise",
     "expected",
+    "treatments",
 )
 #: Benchmarks that know ``--quick``: a small size that shows they work, not what they measure.
 SMALL = (
     "heads",
+    "train_step",
     "neighbours",
     "probe_quality",
     "categories",

@@ -144,12 +144,43 @@ def all_pages(directory: Path) -> dict[str, str]:
     )
     described = Description((*description.counts, *pictured(catalog)), SCRIPT)
     return {
-        "fit": pages.fit_page(report, measured, source=SCRIPT, advice=HOSTILE, facts=facts),
+        "fit": pages.fit_page(
+            report, measured, source=SCRIPT, advice=HOSTILE, facts=facts, training=training()
+        ),
         "evaluation": pages.evaluation_page(report, pages.Measured(found), source=LONG),
         "audit": pages.audit_page(mismatches, source=SCRIPT, total=900, cells=5000, most=10, table="all.csv"),
         "data": pages.data_page(described, catalog, findings),
         "compare": pages.compare_page(comparison, source=SCRIPT),
+        "run": pages.run_page(training(), source=SCRIPT, facts=facts),
     }
+
+
+def training(epochs: int = 6) -> list[dict[str, object]]:
+    """The lines of a training in two phases, one attribute without a score, one group not trained at first."""
+    lines: list[dict[str, object]] = []
+    for epoch in range(epochs):
+        scores = [
+            [category, choice.name, None if choice.name == "only" else 0.9 - 0.5 / (epoch + 1 + 0.3 * k)]
+            for category in CATEGORIES
+            for k, choice in enumerate(taxonomy().choices(category))
+        ]
+        common = {
+            "phase": int(epoch > 1),
+            "epoch": epoch,
+            "of": 10 * epochs,
+            "seconds_left": 9.0,
+            "best": True,
+        }
+        rates = {"stem": 0.0 if epoch < 2 else 1e-5 / epoch, SCRIPT: 1e-3 / (epoch + 1), "heads": 0.01}
+        more = {"rates": rates, "pictures_per_second": 52.0, "score": None, "loss": 2.0 / (epoch + 1)}
+        lines.append({"kind": "step", "step": 10 * epoch + 1, **common, **more})
+        lines.append(
+            {
+                "kind": "epoch", "step": 10 * epoch + 10, **common, **more,
+                "score": 0.9 - 0.5 / (epoch + 1), "scores": scores, "pair_loss": scores,
+            }
+        )  # fmt: skip
+    return lines
 
 
 def pictured(catalog: Catalog) -> list[Count]:

@@ -20,6 +20,8 @@ import timm  # noqa: E402
 import torch  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
+from shelfwise.models.towers import last_map, token_grid  # noqa: E402
+
 
 def spec(name: str, **options: object) -> Spec:
     return BACKBONES.spec(name, **options)
@@ -324,3 +326,159 @@ def test_open_clip_transforms_and_mistakes(tmp_path: Path):
     save_file({"text.x": torch.zeros(1)}, file)
     with pytest.raises(UsageError, match="begin with 'visual"):
         build_backbone(spec("open_clip", model=name, weights=str(file)))
+
+
+def test_a_directory_of_timm_weights_is_followed(tmp_path: Path):
+    torch.manual_seed(11)
+    original = timm.create_model("test_convnext", pretrained=False).eval()
+    look = {"input_size": [3, 96, 96], "mean": [0.1, 0.2, 0.3], "crop_pct": 0.8, "interpolation": "bilinear"}
+    config = {"architecture": "test_convnext", "pretrained_cfg": look | {"tag": "of_ours"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file(original.state_dict(), tmp_path / "model.safetensors")
+    backbone = build_backbone(spec("timm", model="test_convnext", weights=str(tmp_path)))
+    shape = backbone.preprocess
+    assert (shape.size, shape.mean, shape.crop_fraction) == ((96, 96), (0.1, 0.2, 0.3), 0.8)
+    assert (shape.resample, backbone.train_preprocess.crop_fraction) == ("bilinear", 1.0)
+    images = pictures(2, 96)
+    with torch.inference_mode():
+        x = normalised(images, shape.mean, shape.std)
+        expected = original.forward_head(original.forward_features(x), pre_logits=True)
+        torch.testing.assert_close(backbone.module(images), expected, rtol=1e-4, atol=1e-4)
+    key = spec_key(spec("timm", model="test_convnext", weights=str(tmp_path)))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architecture": "test_vit"}))
+    assert spec_key(spec("timm", model="test_convnext", weights=str(tmp_path))) != key
+    with pytest.raises(UsageError, match=r"holds the weights of model = 'test_vit', not of 'test_convnext'"):
+        build_backbone(spec("timm", model="test_convnext", weights=str(tmp_path)))
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UsageError, match=r"config\.json is no JSON"):
+        build_backbone(spec("timm", model="test_convnext", weights=str(tmp_path)))
+    (tmp_path / "model.safetensors").rename(tmp_path / "one.safetensors")
+    save_file({"x": torch.zeros(1)}, tmp_path / "two.safetensors")
+    with pytest.raises(UsageError, match=r"several files of weights: 'one\.safetensors', 'two\.safetensors'"):
+        build_backbone(spec("timm", model="test_convnext", weights=str(tmp_path)))
+
+
+#: Name, sides and channels of the map at these sides: the networks that examples and documentation name.
+NAMED = {
+    "convnext_base.fb_in22k_ft_in1k_384": (384, 1024, 12),
+    "resnet50": (224, 2048, 7),
+    "seresnext50_32x4d": (224, 2048, 7),
+    "swin_base_patch4_window7_224": (224, 1024, 7),
+    "tf_efficientnet_b4": (380, 1792, 12),
+    "vit_base_patch14_dinov2": (518, 768, 37),
+    "vit_base_patch16_dinov3": (256, 768, 16),
+    "vit_base_patch16_siglip_224.v2_webli": (224, 768, 14),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_named_networks_have_their_own_size_and_a_map(name: str):
+    side, channels, cells = NAMED[name]
+    with torch.device("meta"):
+        net = timm.create_model(name, num_classes=0)
+        assert timm.data.resolve_model_data_config(net)["input_size"] == (3, side, side)
+        assert last_map(net, torch.zeros(1, 3, side, side)).shape == (1, channels, cells, cells)
+
+
+def test_a_tag_in_the_name_brings_its_size_to_random_and_local_weights():
+    plain = build_backbone(spec("timm", model="test_vit", weights=False))
+    tagged = build_backbone(spec("timm", model="test_vit.r160_in1k", weights=False))
+    assert plain.preprocess == tagged.preprocess
+    with pytest.raises(UsageError, match=r"no weights 'r161_in1k' for 'test_vit'\. Did you mean 'r160_in1k'"):
+        build_backbone(spec("timm", model="test_vit.r161_in1k", weights=False))
+    with pytest.raises(UsageError, match="names a tag already"):
+        build_backbone(spec("timm", model="test_vit.r160_in1k", weights="r160_in1k"))
+
+
+@pytest.mark.parametrize("model", ["test_vit", "test_efficientnet", "test_convnext", "test_resnet"])
+def test_the_map_is_what_the_vector_is_pooled_from(model: str):
+    backbone = build_backbone(spec("timm", model=model, weights=False, pool="avg", size=96))
+    net = backbone.module.net
+    images = pictures(2, 96)
+    with torch.inference_mode():
+        maps = backbone.module.feature_map(images)
+        assert maps.shape[:2] == (2, backbone.channels)
+        if model == "test_vit":
+            pooled = net.fc_norm(maps.mean((2, 3)))
+        else:
+            pooled = net.forward_head(maps, pre_logits=True)
+        torch.testing.assert_close(backbone.module(images), pooled, rtol=1e-4, atol=1e-4)
+
+
+def test_a_transformers_map_is_its_patches_in_their_places():
+    backbone = build_backbone(spec("timm", model="test_vit", weights=False, size=96))
+    images = pictures(1, 96)
+    net = backbone.module.net
+    with torch.inference_mode():
+        x = normalised(images, backbone.preprocess.mean, backbone.preprocess.std)
+        tokens = net.forward_features(x)[:, net.num_prefix_tokens :]
+        maps = backbone.module.feature_map(images)
+        assert maps.shape == (1, 64, 6, 6)
+        torch.testing.assert_close(maps[0, :, 1, 2], tokens[0, 8], rtol=1e-4, atol=1e-5)
+        mirrored = build_backbone(spec("timm", model="test_vit", weights=False, size=96, flip=True))
+        both = (maps + backbone.module.feature_map(images.flip(2)).flip(3)) / 2
+        torch.testing.assert_close(mirrored.module.feature_map(images), both, rtol=1e-4, atol=1e-5)
+    with pytest.raises(UsageError, match="7 patch tokens do not fill a grid"):
+        token_grid(torch.zeros(1, 8, 3), 1, 1.0)
+    assert token_grid(torch.zeros(1, 9, 3), 1, 2.0).shape == (1, 3, 4, 2)
+
+
+@pytest.mark.clip
+@pytest.mark.parametrize("coca", [False, True])
+def test_open_clip_towers_have_maps_and_captioners_are_read(coca: bool, tmp_path: Path):
+    open_clip = pytest.importorskip("open_clip")
+    tower = {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True} if coca else {}
+    name = tiny_clip(tmp_path, **tower)
+    if coca:
+        settings = json.loads((tmp_path / f"{name}.json").read_text())
+        settings["text_cfg"] |= {"embed_cls": True, "output_tokens": True}
+        settings["multimodal_cfg"] = settings["text_cfg"] | {"attn_pooler_heads": 2}
+        settings["custom_text"] = True
+        name = "tiny-coca"
+        (tmp_path / f"{name}.json").write_text(json.dumps(settings))
+        open_clip.add_model_config(tmp_path / f"{name}.json")
+    torch.manual_seed(5)
+    whole = open_clip.create_model(name).eval()
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    save_file(
+        {k: v.contiguous() for k, v in whole.state_dict().items()}, weights / "open_clip_model.safetensors"
+    )
+    backbone = build_backbone(spec("open_clip", model=name, weights=str(weights)))
+    images = pictures(2, 32)
+    with torch.inference_mode():
+        x = normalised(images, backbone.preprocess.mean, backbone.preprocess.std)
+        found = whole.encode_image(x, normalize=False)
+        torch.testing.assert_close(backbone.module(images), found, rtol=1e-4, atol=1e-5)
+        assert backbone.module.feature_map(images).shape == (2, 64, 4, 4)
+    assert backbone.channels == 64
+    kept = {key.removeprefix("net.") for key in backbone.module.state_dict()}
+    assert kept == set(whole.visual.state_dict())
+    config = {"model_cfg": open_clip.get_model_config(name), "preprocess_cfg": {"mean": [0.1, 0.2, 0.3]}}
+    (weights / "open_clip_config.json").write_text(json.dumps(config))
+    followed = build_backbone(spec("open_clip", model="ViT-B-32", weights=str(weights)))
+    assert followed.preprocess.mean == (0.1, 0.2, 0.3)
+    assert followed.dimension == 24
+
+
+@pytest.mark.clip
+@pytest.mark.parametrize(
+    ("model", "tag", "side", "dimension", "parameters"),
+    [
+        ("ViT-H-14-quickgelu", "dfn5b", 224, 1024, 632_076_800),
+        ("convnext_xxlarge", "laion2b_s34b_b82k_augreg_soup", 256, 1024, 846_543_744),
+        ("coca_ViT-B-32", "laion2b_s13b_b90k", 224, 512, 89_164_032),
+    ],
+)
+def test_the_large_image_towers_are_built_without_their_text(
+    model: str, tag: str, side: int, dimension: int, parameters: int
+):
+    pytest.importorskip("open_clip")
+    from shelfwise.models.clip_tower import build, describe
+
+    described = describe(model, tag, None)
+    assert described.size == (side, side)
+    with torch.device("meta"):
+        net = build(described)
+        assert net(torch.zeros(1, 3, side, side)).shape == (1, dimension)
+    assert sum(parameter.numel() for parameter in net.parameters()) == parameters

@@ -17,6 +17,7 @@ NAMES = sorted(path.stem for path in HOME.glob("*.py") if path.stem not in SHARE
 #: A ratio each cheap benchmark reports in its quick form.
 RATIOS = {
     "heads": ("ratio_per_sample_32", "ratio_loop_32"),
+    "train_step": ("ratio_per_sample", "ratio_loop"),
     "neighbours": ("ratio_clustered", "ratio_gaussian"),
 }
 

@@ -112,7 +112,8 @@ def test_an_example_with_a_typo_fails(tmp_path: Path) -> None:
     from shelfwise.config import read_run
     from shelfwise.errors import ConfigError
 
-    text = EXAMPLES[0].read_text(encoding="utf-8").replace("components", "componets")
+    text = (ROOT / "examples" / "fashion.toml").read_text(encoding="utf-8")
+    text = text.replace("components", "componets")
     (tmp_path / "run.toml").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match="components"):
         read_run(tmp_path / "run.toml")
@@ -145,19 +146,42 @@ def test_every_public_name_is_in_the_reference() -> None:
 
 
 def test_every_run_file_key_is_in_the_reference() -> None:
-    from shelfwise.config import DataOptions, DecideOptions
+    from shelfwise.config import DataOptions, DecideOptions, SearchOptions, TrackOptions
     from shelfwise.recipes.neighbours import Neighbours
     from shelfwise.recipes.probe import Probe
+    from shelfwise.recipes.treated import Treated
+    from shelfwise.recipes.treatments import Treatments
 
     text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
     for prefix, model in (
+        ("recipe", Treated),
+        ("recipe.treat", Treatments),
         ("data", DataOptions),
         ("decide", DecideOptions),
+        ("track", TrackOptions),
+        ("search", SearchOptions),
         ("recipe", Probe),
         ("recipe", Neighbours),
     ):
         for key in model.model_fields:
             assert f"`{prefix}.{key}`" in text, f"{prefix}.{key}"
+
+
+@pytest.mark.parametrize(("kind", "title"), [("backbone", "Backbones:"), ("heads", "Heads:")])
+def test_registered_backbones_and_heads_are_in_the_reference(kind: str, title: str) -> None:
+    from shelfwise.registry import REGISTRIES
+
+    text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    section = text[text.index(f"\n{title}\n") :]
+    for entry in set(REGISTRIES[kind].names()) - {"toy"}:
+        home = REGISTRIES[kind].get(entry).__module__
+        if not home.startswith("shelfwise."):
+            continue
+        row = re.search(rf"^\|[^|]*`{entry}`[^|]*\|([^|]*)\|", section, re.MULTILINE)
+        assert row, f"{kind} {entry}"
+        stated = re.findall(r"`(\w+)`", row.group(1))
+        missing = [option for option in REGISTRIES[kind].options(entry) if option not in stated]
+        assert not missing, f"{kind} {entry}: {missing}"
 
 
 def test_defaults_in_the_reference_are_the_defaults() -> None:
@@ -175,7 +199,8 @@ def test_defaults_in_the_reference_are_the_defaults() -> None:
                 stated = tomllib.loads(f"x = {found.group(1)}")["x"]
                 assert stated.items() <= filled(value).items(), f"{recipe.name}: {found.group(1)}"
             else:
-                assert found.group(1) == str(value), f"{recipe.name}: {key} is {value}"
+                shown = str(value).lower() if isinstance(value, bool) else str(value)
+                assert found.group(1) == shown, f"{recipe.name}: {key} is {shown}"
 
 
 def test_every_kind_of_finding_is_described() -> None:

@@ -27,7 +27,7 @@ from shelfwise.pages import curves, parts, svg
 from shelfwise.pages.gallery import odds_in_words
 from shelfwise.report import Report
 
-NAMES = ("fit", "evaluation", "audit", "data", "compare")
+NAMES = ("fit", "evaluation", "audit", "data", "compare", "run")
 VOID = {"meta", "link", "img", "input", "br", "hr"}
 
 
@@ -348,6 +348,37 @@ def test_a_comparison_without_intervals_is_a_page(tmp_path: Path):
     found = compare([("a", first), ("b", second)], catalog, bootstrap=0)
     words = Page(pages.compare_page(found)).words
     assert "not shown" in words
+
+
+@pytest.mark.parametrize("name", ["run", "fit"])
+def test_a_training_is_shown_by_epoch_and_attribute(name: str, made: dict[str, str]):
+    page = Page(made[name])
+    assert {attrs["id"] for attrs in page.all("section")} >= {"course", "rates", "attributes"}
+    assert "Score over the epochs" in page.words
+    assert f"Score of {samples.SCRIPT} over the epochs" in page.words
+    tables = re.findall(r"<table.*?</table>", made[name], re.DOTALL)
+    (course,) = (table for table in tables if "Loss and score by epoch" in table)
+    assert len(re.findall(r"<tr>", course)) == 1 + 6
+    (attributes,) = (table for table in tables if "Score by attribute" in table)
+    assert "0.817" in attributes, "the best score of an attribute"
+
+
+def test_a_run_without_an_end_or_a_score_is_a_page(tmp_path: Path):
+    from shelfwise.train.track import FILE, write_epochs
+
+    lines = samples.training()
+    write_epochs(tmp_path / FILE, lines[:1])
+    words = Page(pages.run_page(tmp_path)).words
+    assert "No epoch has ended yet" in words
+    assert tmp_path.name in words
+    assert "1 of 60" in words
+    plain = [{**line, "score": None, "scores": []} for line in lines]
+    words = Page(pages.run_page(plain)).words
+    assert "Nothing was kept apart to score" in words
+    assert "Loss per attribute" in words
+    assert "-" in Page(pages.run_page([])).words
+    with pytest.raises(UsageError, match="cannot read the steps"):
+        pages.run_page(tmp_path / "none.jsonl")
 
 
 def test_a_bundle_has_a_page(bundle: Bundle):

@@ -10,7 +10,7 @@ import pytest
 
 import page_samples as samples
 
-NAMES = ("fit", "evaluation", "audit", "data", "compare")
+NAMES = ("fit", "evaluation", "audit", "data", "compare", "run")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 pytestmark = pytest.mark.browser
 

@@ -22,12 +22,21 @@ from shelfwise.testing import check_options, check_recipe
 QUICK = {
     "probe": ({"backbone": "toy"}, {"backbone": "toy", "components": 40, "class_weight": 0.0, "l2": 1.0}),
     "neighbours": ({"backbone": "toy"}, {"backbone": "toy", "k": 1}, {"backbone": "toy", "by": "hash"}),
+    "treated": ({"recipe": {"name": "probe", "backbone": "toy"}},),
+    # Other ways to combine: test_ensemble.py.
+    "ensemble": ({"members": [{"name": "probe", "backbone": "toy"}, {"name": "neighbours", "by": "hash"}]},),
 }
 CASES = [(name, options) for name, several in QUICK.items() for options in several]
 
 
+#: Recipes that need something beside them, and the file of tests that checks their contract with it.
+ELSEWHERE = {"vqa": "test_vqa.py"}
+
+
 def test_every_recipe_is_checked():
-    assert set(QUICK) == set(REGISTRIES["recipe"].names())
+    assert set(QUICK) | set(ELSEWHERE) == set(REGISTRIES["recipe"].names())
+    for file in ELSEWHERE.values():
+        assert "check_recipe(" in (Path(__file__).parent / file).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=str)
@@ -35,7 +44,7 @@ def test_every_recipe_keeps_the_contract(name: str, options: dict[str, object], 
     check_recipe(make_recipe({"name": name, **options}), tmp_path)
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", [*QUICK, *ELSEWHERE])
 def test_default_options_are_a_value(name: str):
     check_options(make_recipe({"name": name}))
 

@@ -26,13 +26,21 @@ if TYPE_CHECKING:
     from shelfwise.migrate import migrate
     from shelfwise.models.embed import embed
     from shelfwise.predictions import Machine, Predictions
+    from shelfwise.recipes.finetune import FineTune
+    from shelfwise.recipes.blend import blend, blend_weights
+    from shelfwise.recipes.ensemble import Ensemble
     from shelfwise.recipes.neighbours import Neighbours
     from shelfwise.recipes.probe import Probe
+    from shelfwise.recipes.treated import Treated
+    from shelfwise.recipes.treatments import Treatments
+    from shelfwise.recipes.vqa import Vqa
     from shelfwise.registry import Spec, backbone, heads, loss, register
     from shelfwise.report import Comparison, Report
     from shelfwise.roles import Columns
+    from shelfwise.search import search
     from shelfwise.splits import Folds
     from shelfwise.taxonomy import Choice, Number, Taxonomy
+    from shelfwise.train.optim import Phase
     from shelfwise.trust.decide import decide
     from shelfwise.trust.evidence import Evidence
 
@@ -44,21 +52,29 @@ _HOMES = {
     "Columns": "roles",
     "Comparison": "report",
     "DecideOptions": "config",
+    "Ensemble": "recipes.ensemble",
     "Evidence": "trust.evidence",
     "Finding": "findings",
+    "FineTune": "recipes.finetune",
     "Findings": "findings",
     "Folds": "splits",
     "Machine": "predictions",
     "Neighbours": "recipes.neighbours",
     "Number": "taxonomy",
+    "Phase": "train.optim",
     "Predictions": "predictions",
     "Probe": "recipes.probe",
     "Report": "report",
     "ShelfwiseError": "errors",
     "Spec": "registry",
     "Taxonomy": "taxonomy",
+    "Treated": "recipes.treated",
+    "Treatments": "recipes.treatments",
+    "Vqa": "recipes.vqa",
     "audit_table": "auditing",
     "backbone": "registry",
+    "blend": "recipes.blend",
+    "blend_weights": "recipes.blend",
     "clean": "data.clean",
     "compare": "evaluate",
     "cross_fit": "crossfit",
@@ -73,6 +89,7 @@ _HOMES = {
     "migrate": "migrate",
     "near_duplicates": "data.group",
     "register": "registry",
+    "search": "search",
 }
 
 __all__ = [
@@ -83,21 +100,29 @@ __all__ = [
     "Columns",
     "Comparison",
     "DecideOptions",
+    "Ensemble",
     "Evidence",
+    "FineTune",
     "Finding",
     "Findings",
     "Folds",
     "Machine",
     "Neighbours",
     "Number",
+    "Phase",
     "Predictions",
     "Probe",
     "Report",
     "ShelfwiseError",
     "Spec",
     "Taxonomy",
+    "Treated",
+    "Treatments",
+    "Vqa",
     "audit_table",
     "backbone",
+    "blend",
+    "blend_weights",
     "clean",
     "compare",
     "cross_fit",
@@ -112,6 +137,7 @@ __all__ = [
     "migrate",
     "near_duplicates",
     "register",
+    "search",
 ]
 
 

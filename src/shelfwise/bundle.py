@@ -6,7 +6,6 @@ network, and every file is checked against the SHA-256 in ``bundle.json`` before
 
 import json
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -19,8 +18,9 @@ from shelfwise.answers import Answers
 from shelfwise.card import card
 from shelfwise.catalog import Catalog, Schema
 from shelfwise.config import RunOptions, make_recipe, run_options, to_toml
-from shelfwise.errors import BundleError, ConfigError, UsageError, listing
-from shelfwise.files import replacing_directory, settle, sha256
+from shelfwise.errors import BundleError, ConfigError, UsageError
+from shelfwise.files import replacing_directory
+from shelfwise.manifest import FORMAT, INDEX, check_target, listed, read_index, read_json
 from shelfwise.predictions import Machine, Predictions, Predictor, Recipe
 from shelfwise.recipes.index import FILE as INDEX_FILE
 from shelfwise.recipes.index import TrainingIndex
@@ -34,8 +34,6 @@ from shelfwise.trust.decide import Rule
 from shelfwise.trust.evidence import Evidence
 from shelfwise.trust.promise import Promise, promise
 
-FORMAT = 1
-INDEX = "bundle.json"
 EVIDENCE, DECISION, CLAIMS = "evidence.parquet", "decision.json", "claims.json"
 
 
@@ -269,11 +267,7 @@ class Bundle:
             self.predictor.save(folder)
             self._save_trust(folder)
             (folder / "card.md").write_text(card(self), encoding="utf-8")
-            files = {
-                str(file.relative_to(folder)): sha256(file)
-                for file in sorted(folder.rglob("*"))
-                if file.is_file()
-            }
+            files = listed(folder)
             index = {
                 "format": FORMAT,
                 "library": version("shelfwise"),
@@ -324,7 +318,7 @@ class Bundle:
             raise BundleError(f"{path / INDEX}: migrated_from does not match the mapping that is saved")
         evidence = Evidence.load(path / EVIDENCE) if EVIDENCE in index["files"] else None
         there = DECISION in index["files"]
-        rule = Rule.from_table(_json(path / DECISION), str(path / DECISION)) if there else None
+        rule = Rule.from_table(read_json(path / DECISION), str(path / DECISION)) if there else None
         training = TrainingIndex.load(path, taxonomy) if INDEX_FILE in index["files"] else None
         claims = Reader.load(path / CLAIMS, taxonomy) if CLAIMS in index["files"] else None
         return cls(schema, recipe, predictor, report, run, evidence, rule, training, claims)
@@ -352,62 +346,6 @@ class Bundle:
             "taxonomy": self.taxonomy.hash,
             **({"migrated_from": self.migrated_from[-1], "untrained": untrained} if untrained else {}),
         }
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path}: cannot be read: {error}") from error
-
-
-def read_index(path: Path) -> Mapping[str, Any]:
-    """Read ``bundle.json`` and check every file it lists.
-
-    Raises:
-        BundleError: see ``Bundle.load``.
-    """
-    settle(path)
-    if not (path / INDEX).is_file():
-        raise BundleError(
-            f"there is no bundle at {path}"
-            + (" (it is a file)" if path.is_file() else "" if path.exists() else " (nothing is there)")
-        )
-    try:
-        index: Mapping[str, Any] = json.loads((path / INDEX).read_text(encoding="utf-8"))
-        listed = dict(index["files"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{path / INDEX}: cannot be read: {error}") from error
-    if index.get("format") != FORMAT:
-        raise BundleError(
-            f"{path}: bundle format {index.get('format')!r} is not known (this version reads {FORMAT})"
-        )
-    for name, digest in listed.items():
-        file = path / name
-        if not file.resolve().is_relative_to(path.resolve()):
-            raise BundleError(f"{path}: lists a file outside itself: {name!r}")
-        if not file.is_file():
-            raise BundleError(f"{path}: the file {name} is missing")
-        if sha256(file) != digest:
-            raise BundleError(f"{path}: the file {name} was changed since the bundle was written")
-    there = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
-    foreign = {str(file) for file in there if not any(part.startswith(".") for part in file.parts)} - {
-        INDEX,
-        *listed,
-    }
-    if foreign:
-        raise BundleError(f"{path}: holds files that are not listed in {INDEX}: {listing(sorted(foreign))}")
-    return index
-
-
-def check_target(path: Path) -> None:
-    """Make sure that a bundle may be written to ``path``.
-
-    Raises:
-        BundleError: something is there that is not a bundle.
-    """
-    if path.exists() and not (path / INDEX).is_file() and not (path.is_dir() and not any(path.iterdir())):
-        raise BundleError(f"{path} is there and is not a bundle; it is left as it is")
 
 
 def run_table(run: RunOptions) -> dict[str, Any]:

@@ -4,17 +4,43 @@ It does not know what a recipe does with its options. A run file is plain TOML: 
 includes or import paths. Unknown keys are errors with a suggestion.
 """
 
-import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    Strict,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from shelfwise.errors import ConfigError, UsageError, suggest
 from shelfwise.registry import REGISTRIES, Spec
 from shelfwise.roles import MISSING, Columns
+from shelfwise.tomltext import override, to_toml
+
+__all__ = [
+    "DataOptions",
+    "DecideOptions",
+    "Options",
+    "Range",
+    "RunOptions",
+    "SearchOptions",
+    "TrackOptions",
+    "filled",
+    "make_recipe",
+    "override",
+    "read_run",
+    "run_options",
+    "to_toml",
+]
 
 
 class Options(BaseModel):
@@ -65,6 +91,8 @@ class DataOptions(Options):
         images: the image folder; by default the table's own.
         attributes: the list of each category's attributes, for columns called ``attr_1`` ...
         evidence: grouped folds (2 or more), or a share held out (below 1).
+        learn_from: ``everything``: what answers has learnt from all products, once the evidence is gathered; or
+            ``split``: with a share held out, what the evidence is of answers, and nothing is learnt twice.
         missing: cell texts that mean nothing is stated.
         not_applicable: cell texts that say an attribute does not apply; case does not matter.
         id, category, image, text, number, choice, ignore: columns whose role is not inferred.
@@ -76,6 +104,7 @@ class DataOptions(Options):
     images: Path | None = None
     attributes: Path | None = None
     evidence: Annotated[int, Field(ge=2, le=20)] | Annotated[float, Field(gt=0, lt=1)] = 5
+    learn_from: Literal["everything", "split"] = "everything"
     missing: tuple[str, ...] = MISSING
     not_applicable: tuple[str, ...] = ()
     id: str | None = None
@@ -87,6 +116,12 @@ class DataOptions(Options):
     ignore: tuple[str, ...] = ()
     aliases: dict[str, dict[str, str]] = {}
     attribute_aliases: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _one_split(self) -> "DataOptions":
+        if self.learn_from == "split" and self.evidence >= 2:
+            raise ValueError('learn_from = "split" needs a share held out, such as evidence = 0.2')
+        return self
 
     def columns(self) -> Columns:
         """Return the overridden column roles."""
@@ -114,6 +149,96 @@ class DecideOptions(Options):
     alarm: float = Field(default=0.01, ge=0, lt=1)
 
 
+#: Words in an option's name that say it holds a secret, and where secrets belong.
+_SECRET = ("key", "token", "password", "secret", "credential")
+_IN_ENVIRONMENT = "set WANDB_API_KEY, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+
+
+class TrackOptions(Options):
+    """The ``[track]`` table: where loss, score and rate of a training go.
+
+    Keys of services come from the environment; one in a file is refused, for files are shared.
+
+    Attributes:
+        to: ``console``, ``jsonl`` (in the folder of the run), ``tensorboard`` (there too), ``mlflow``, ``wandb``.
+        experiment: under which MLflow files it.
+        project: under which Weights & Biases files it.
+    """
+
+    to: tuple[Literal["console", "jsonl", "tensorboard", "mlflow", "wandb"], ...] = ("console", "jsonl")
+    experiment: str = "shelfwise"
+    project: str = "shelfwise"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_secrets(cls, given: Any) -> Any:
+        for name in given if isinstance(given, Mapping) else ():
+            if any(word in str(name).lower() for word in _SECRET):
+                text = f"{name} does not belong in a file: {_IN_ENVIRONMENT} in the environment"
+                raise PydanticCustomError("secret", "{text}", {"text": text})
+        return given
+
+
+_Real = Annotated[int, Strict()] | Annotated[float, Strict()]
+
+
+class Range(Options):
+    """The numbers between two ends that a search may try; whole numbers where both ends are whole.
+
+    Attributes:
+        low: the smallest.
+        high: the largest.
+        step: only ``low``, ``low + step`` ...; left out, every number between.
+        log: draw evenly on a logarithmic scale.
+    """
+
+    low: _Real
+    high: _Real
+    step: _Real | None = None
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Range":
+        if not self.low < self.high:
+            raise ValueError("low must be below high")
+        if self.step is not None and not 0 < self.step <= self.high - self.low:
+            raise ValueError("step must be above 0 and at most high - low")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("log needs a low above 0, and no step")
+        return self
+
+
+def _parse_values(value: Any) -> Any:
+    if isinstance(value, list | tuple) and value:
+        return tuple(value)
+    if isinstance(value, Mapping):
+        try:
+            return Range.model_validate(value)
+        except ValidationError as error:
+            raise ValueError("; ".join(line.strip() for line in _problems(error, Range, ""))) from error
+    if isinstance(value, Range):
+        return value
+    raise ValueError("is a list of values, or a range such as { low = 1e-3, high = 1.0, log = true }")
+
+
+Values = Annotated[Range | tuple[Any, ...], BeforeValidator(_parse_values)]
+
+
+class SearchOptions(Options):
+    """The ``[search]`` table: which options of the run file a search tries.
+
+    Attributes:
+        method: ``grid`` (every combination, in an order that is drawn), ``random``, or ``tpe``, which learns from
+            the trials before.
+        trials: how many; left out, 20, or the whole grid.
+        space: dotted option to a list of values or a range: ``"recipe.l2" = { low = 1e-3, high = 1.0, log = true }``.
+    """
+
+    method: Literal["grid", "random", "tpe"] = "tpe"
+    trials: int | None = Field(default=None, ge=1)
+    space: dict[str, Values] = Field(min_length=1)
+
+
 class RunOptions(Options):
     """A whole run file.
 
@@ -122,12 +247,16 @@ class RunOptions(Options):
         data: the products.
         recipe: the recipe's table, its name included.
         decide: the metric that counts.
+        track: where the steps of a training go.
+        search: which options a search tries; ``fit`` takes no notice of it.
     """
 
     seed: int = Field(default=0, ge=0)
     data: DataOptions
     recipe: dict[str, Any] = {"name": "probe"}
     decide: DecideOptions = DecideOptions()
+    track: TrackOptions = TrackOptions()
+    search: SearchOptions | None = None
 
 
 def read_run(path: str | Path, overrides: Sequence[str] = ()) -> RunOptions:
@@ -154,7 +283,31 @@ def read_run(path: str | Path, overrides: Sequence[str] = ()) -> RunOptions:
     decide = table.get("decide")
     if isinstance(decide, dict) and isinstance(decide.get("cost"), str):
         decide["cost"] = str(path.parent / decide["cost"])
+    recipe = table.get("recipe")
+    if isinstance(recipe, dict):
+        _from_folder(recipe, path.parent)
     return run_options(override(table, overrides), str(path))
+
+
+def _from_folder(recipe: dict[str, Any], folder: Path) -> None:
+    """Take a recipe's paths relative to a folder, in place: those of its options that are declared as paths."""
+    try:
+        model = REGISTRIES["recipe"].get(str(recipe.get("name", "probe")))
+    except UsageError:  # said when the recipe is made
+        return
+    for key, option in getattr(model, "model_fields", {}).items():
+        if isinstance(recipe.get(key), str) and option.annotation in (Path, Path | None):
+            recipe[key] = str(folder / recipe[key])
+    members = recipe.get("members")
+    for at, member in enumerate(members if isinstance(members, list) else ()):
+        if isinstance(member, str):  # the path of a bundle
+            members[at] = str(folder / member)
+        elif isinstance(member, dict) and isinstance(member.get("bundle"), str):
+            member["bundle"] = str(folder / member["bundle"])
+        elif isinstance(member, dict):
+            _from_folder(member, folder)
+    if isinstance(recipe.get("recipe"), dict):
+        _from_folder(recipe["recipe"], folder)
 
 
 def run_options(table: Mapping[str, Any], source: str) -> RunOptions:
@@ -175,6 +328,10 @@ def run_options(table: Mapping[str, Any], source: str) -> RunOptions:
             make_recipe(recipe)
         except ConfigError as error:
             problems += str(error).split("\n")
+    if options is not None and options.search is not None and not problems:
+        from shelfwise.spaces import space_problems
+
+        problems += space_problems(options)
     if problems or options is None:
         raise ConfigError(
             "\n".join([f"{source}: {len(problems)} problem" + "s" * (len(problems) != 1), *problems])
@@ -205,7 +362,9 @@ def _problems(error: ValidationError, model: Any, prefix: str) -> list[str]:
     lines = []
     for item in error.errors():
         path = ".".join(str(part) for part in item["loc"] if not str(part).startswith("constrained-"))
-        if item["type"] == "extra_forbidden":
+        if item["type"] == "secret":  # never shown
+            lines.append(f"  {prefix}{path}: {item['msg']}")
+        elif item["type"] == "extra_forbidden":
             known = _keys(model, item["loc"][:-1])
             hint = suggest(str(item["loc"][-1]), known) or f"Known: {', '.join(sorted(known))}."
             lines.append(f"  {prefix}{path}: unknown key. {hint}")
@@ -219,87 +378,13 @@ def _problems(error: ValidationError, model: Any, prefix: str) -> list[str]:
 
 def _keys(model: Any, loc: Sequence[Any]) -> list[str]:
     for part in loc:
+        if isinstance(part, int):  # an item of a list of tables; its options are already at hand
+            continue
         field = model.model_fields.get(part)
         inner = field.annotation if field is not None else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        found = [inner, *get_args(inner)]
+        options = [kind for kind in found if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not options:
             return []
-        model = inner
+        model = options[0]
     return list(model.model_fields)
-
-
-def override(table: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Apply ``a.b.c=value`` overrides to a table, in place, and return it.
-
-    Raises:
-        ConfigError: one without ``=``, or a path through something that is not a table.
-    """
-    for text in overrides:
-        key, sign, raw = text.partition("=")
-        if not sign or not key.strip():
-            raise ConfigError(f"an override is key=value, not {text!r}")
-        *parents, last = key.strip().split(".")
-        at: Any = table
-        for parent in parents:
-            at = at.setdefault(parent, {})
-            if isinstance(at, str) and parent in ("backbone", "heads", "loss", "choice_loss"):
-                raise ConfigError(
-                    f"{key}: {parent} is the name {at!r}; give it as a table to set its options"
-                )
-            if not isinstance(at, dict):
-                raise ConfigError(f"{key}: {parent} is not a table")
-        at[last] = _literal(raw)
-    return table
-
-
-def _literal(raw: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
-        return raw
-
-
-def to_toml(table: Mapping[str, Any]) -> str:
-    """Write nested tables as TOML: plain keys first, then one ``[table]`` for each nested table."""
-    lines: list[str] = []
-    _write_table(table, "", lines)
-    return "\n".join(lines).strip() + "\n"
-
-
-def _write_table(table: Mapping[str, Any], prefix: str, lines: list[str]) -> None:
-    nested = {key: value for key, value in table.items() if isinstance(value, Mapping) and not _inline(key)}
-    for key, value in table.items():
-        if key not in nested and value is not None:
-            lines.append(f"{_key(key)} = {_value(value)}")
-    for key, value in nested.items():
-        if value or prefix == "":
-            lines.extend(["", f"[{prefix}{_key(key)}]"])
-            _write_table(value, f"{prefix}{_key(key)}.", lines)
-
-
-def _inline(key: str) -> bool:
-    """Specs read best on one line."""
-    return key.endswith("loss") or (key in REGISTRIES and key != "recipe")
-
-
-def _key(key: str) -> str:
-    plain = key.replace("-", "_").isidentifier() and key.isascii()
-    return key if plain else _text(key)
-
-
-def _text(text: str) -> str:
-    """A basic TOML string: as in JSON, but DEL is escaped too."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, str | Path):
-        return _text(str(value))
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items() if v is not None) + " }"
-    if isinstance(value, Sequence):
-        return "[" + ", ".join(_value(item) for item in value) + "]"
-    raise ConfigError(f"cannot be written as TOML: {value!r}")

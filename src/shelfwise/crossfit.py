@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from shelfwise.catalog import Catalog
 from shelfwise.errors import PredictionError
-from shelfwise.predictions import Machine, Predictions, Recipe
+from shelfwise.predictions import Machine, Predictions, Predictor, Recipe
 from shelfwise.splits import Folds
 
 
@@ -100,7 +100,20 @@ def hold_out(
 
     Args: as in ``cross_fit``.
     """
+    return held_out(recipe, catalog, split, machine=machine, seed=seed, keep=keep)[1]
+
+
+def held_out(
+    recipe: Recipe,
+    catalog: Catalog,
+    split: Folds,
+    *,
+    machine: Machine | None = None,
+    seed: int = 0,
+    keep: npt.NDArray[np.bool_] | None = None,
+) -> tuple[Predictor, Predictions]:
+    """Return what ``hold_out`` does, behind the predictor that said it."""
     machine, train = machine or Machine(), split.train(1)
     train = train if keep is None else train[keep[train]]
     predictor = recipe.fit(catalog.select(train), None, machine, seed)
-    return predictor.predict(catalog.select(split.test(1)), machine)
+    return predictor, predictor.predict(catalog.select(split.test(1)), machine)

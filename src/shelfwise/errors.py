@@ -10,7 +10,9 @@ It knows no other module. The tree::
     ├── ImageError         one picture that cannot be read; has a ``kind``
     ├── PredictionError    predictions that do not fit together or with a catalogue
     ├── BundleError        a bundle that is missing, broken, changed, or from another format
+    ├── TrainingError      a training that cannot go on, or a checkpoint that does not fit
     ├── EngineError        an inference engine that fails or disagrees with the reference
+    │   └── ChatError      a model behind an endpoint that gives no reply
     └── MissingExtra       an optional package that is not installed
 """
 
@@ -76,8 +78,24 @@ class BundleError(ShelfwiseError):
     """A bundle that is missing, incomplete, changed since it was written, or of an unknown format."""
 
 
+class TrainingError(ShelfwiseError):
+    """A training that cannot go on: a loss that is not finite, or a checkpoint of another training."""
+
+
 class EngineError(ShelfwiseError):
     """An inference engine that cannot run here or does not reproduce the reference."""
+
+
+class ChatError(EngineError):
+    """A request to a model behind an endpoint that failed for good.
+
+    Attributes:
+        hopeless: whether every other request would fail too, such as for a wrong key.
+    """
+
+    def __init__(self, message: str, *, hopeless: bool = False) -> None:
+        super().__init__(message)
+        self.hopeless = hopeless
 
 
 class MissingExtra(ShelfwiseError):

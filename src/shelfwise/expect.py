@@ -17,10 +17,10 @@ import numpy.typing as npt
 from shelfwise.advice import advice
 from shelfwise.answers import Answers
 from shelfwise.catalog import Catalog
-from shelfwise.crossfit import cross_fit, hold_out
+from shelfwise.crossfit import cross_fit, held_out
 from shelfwise.errors import CatalogError
 from shelfwise.evaluate import compare, evaluate
-from shelfwise.predictions import Machine, Predictions, Recipe
+from shelfwise.predictions import Machine, Predictions, Predictor, Recipe
 from shelfwise.report import Line, Report
 from shelfwise.splits import Folds
 from shelfwise.trust.calibrate import out_of_fold
@@ -33,7 +33,7 @@ Costs = Mapping[tuple[str, str], tuple[tuple[float, ...], ...]]
 MIN_ROWS, MIN_VALUES = 100, 2
 #: Shares of the labels that a learning curve is drawn from.
 SHARES = (0.25, 0.5)
-#: Seconds that one fit may take for a learning curve to be drawn.
+#: Seconds that one fit may take for a learning curve to be drawn and a random split to be scored.
 MOST_SECONDS = 120.0
 #: Folds inside a holdout, for calibration and decision.
 INNER_FOLDS = 5
@@ -47,11 +47,13 @@ class Expectation:
         report: the scores to expect, with what a random split would have claimed, learning curves and advice.
         evidence: out-of-fold probabilities beside the truth.
         rule: fitted on all of it.
+        predictor: that the evidence is of, where it is one: with a holdout.
     """
 
     report: Report
     evidence: Evidence
     rule: Rule
+    predictor: Predictor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +75,12 @@ class _Setting:
             found = cross_fit(self.recipe, catalog, folds, machine=self.machine, seed=seed, keep=keep)
             return _Gathered(Evidence.of(found, catalog, group_N, folds.fold), catalog, found, folds)
         split = catalog.holdout(float(self.evidence), groups=groups, seed=seed)
-        found = hold_out(self.recipe, catalog, split, machine=self.machine, seed=seed, keep=keep)
+        predictor, found = held_out(self.recipe, catalog, split, machine=self.machine, seed=seed, keep=keep)
         held = split.test(1)
         truth, group = catalog.select(held), group_N[held]
         parts = min(INNER_FOLDS, len(np.unique(group)))
         fold = truth.folds(parts, groups=group, seed=seed).fold if parts > 1 else None
-        return _Gathered(Evidence.of(found, truth, group, fold), truth, found, split)
+        return _Gathered(Evidence.of(found, truth, group, fold), truth, found, split, predictor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +89,7 @@ class _Gathered:
     truth: Catalog
     found: Predictions
     folds: Folds
+    predictor: Predictor | None = None
 
 
 def expect(
@@ -101,6 +104,7 @@ def expect(
     machine: Machine | None = None,
     random_split: bool = True,
     curve: bool = True,
+    learn_from: str = "everything",
 ) -> Expectation:
     """Score a recipe and the rule fitted on its predictions out of fold.
 
@@ -115,34 +119,82 @@ def expect(
         machine: where to compute.
         random_split: also score folds that ignore near-duplicates.
         curve: also score with less labels.
+        learn_from: ``everything``, or ``split`` where the predictor of a holdout is the one that answers.
+
+    Neither is done for a recipe that uses the whole machine, or whose fits take longer than ``MOST_SECONDS``.
     """
     setting = _Setting(recipe, catalog, evidence, seed, machine or Machine())
     begun = time.monotonic()
     gathered = setting.gather(groups)
     parts = int(evidence) if evidence >= 2 else 1
     seconds = (time.monotonic() - begun) / parts
-    counted = _counted(gathered.truth)
-    group = gathered.evidence.group
-    decided = _decided(gathered, metric, costs)
-    report = evaluate(decided, gathered.truth, groups=group, metric=metric, seed=seed, **counted)
-    report = report.with_notes(_how(gathered, groups, evidence, len(catalog)))
-    report = _with_calibration(report, gathered, group, metric, counted)
-    report = _with_gain(report, gathered, decided, group, metric, counted)
-    if random_split:
+    counted = counted_cells(gathered.truth)
+    report = _scored(gathered, groups, evidence, len(catalog), metric, costs, seed)
+    cheap = recipe.concurrent and seconds < MOST_SECONDS
+    if random_split and not cheap:
+        report = report.with_notes(
+            "Neither a random split nor a learning curve was fitted: with this recipe each costs as much as the "
+            "evidence."
+        )
+    if random_split and cheap:
         plain = setting.gather(None)
         random = evaluate(
-            _decided(plain, metric, costs), plain.truth, metric=metric, bootstrap=0, **_counted(plain.truth)
+            _decided(plain, metric, costs),
+            plain.truth,
+            metric=metric,
+            bootstrap=0,
+            **counted_cells(plain.truth),
         ).score
         line = Line("overall", None, None, None, "random_split", random, support=report.rows)
         report = replace(report, lines=(*report.lines, line)).with_notes(
             f"A random split that ignores near-duplicates would have said {random:.3f}, "
             f"{random - report.score:+.3f} against the grouped one."
         )
-    if curve and seconds < MOST_SECONDS:
+    if curve and cheap:
         report = _with_curve(report, setting, groups, metric, costs, counted)
-    report = _with_expected(report, evidence)
+    report = _with_expected(report, evidence, learn_from)
     rule = decide(gathered.evidence, metric, costs=costs)
-    return Expectation(replace(report, advice=advice(report, gathered.evidence)), gathered.evidence, rule)
+    report = replace(report, advice=advice(report, gathered.evidence))
+    return Expectation(report, gathered.evidence, rule, gathered.predictor)
+
+
+def expect_of(
+    found: Predictions, catalog: Catalog, groups: Ints, folds: Folds, *, metric: str = "harmonic_f1", seed: int = 0
+) -> Expectation:
+    """Score predictions that are out of fold already, and the rule fitted on them.
+
+    Args:
+        found: each row's by what has not seen its group.
+        catalog: the same products.
+        groups: int64 [N], near-duplicate groups.
+        folds: that calibration and decision are cross-fitted over.
+        metric: what answers are decided for, and scored by.
+        seed: of the bootstrap.
+    """
+    gathered = _Gathered(Evidence.of(found, catalog, groups, folds.fold), catalog, found, folds)
+    report = _with_expected(
+        _scored(gathered, groups, folds.k, len(catalog), metric, None, seed), folds.k, "everything"
+    )
+    report = replace(report, advice=advice(report, gathered.evidence))
+    return Expectation(report, gathered.evidence, decide(gathered.evidence, metric))
+
+
+def _scored(
+    gathered: _Gathered,
+    groups: Ints,
+    evidence: int | float,
+    products: int,
+    metric: str,
+    costs: Costs | None,
+    seed: int,
+) -> Report:
+    """Score answers by a rule fitted without their fold, with calibration and what deciding gains."""
+    counted, group = counted_cells(gathered.truth), gathered.evidence.group
+    decided = _decided(gathered, metric, costs)
+    report = evaluate(decided, gathered.truth, groups=group, metric=metric, seed=seed, **counted)
+    report = report.with_notes(_how(gathered, groups, evidence, products))
+    report = _with_calibration(report, gathered, group, metric, counted)
+    return _with_gain(report, gathered, decided, group, metric, counted)
 
 
 def _decided(gathered: _Gathered, metric: str, costs: Costs | None) -> Answers:
@@ -253,7 +305,12 @@ def expected(score: Line, half: float, evidence: int | float) -> Line:
     )
 
 
-def _with_expected(report: Report, evidence: int | float) -> Report:
+def _with_expected(report: Report, evidence: int | float, learn_from: str) -> Report:
+    if learn_from == "split":
+        return replace(report, lines=(*report.lines, report.line()._replace(metric="expected"))).with_notes(
+            "The predictor that this was measured on answers; it was not taught the products held out "
+            '(data.learn_from = "split").'
+        )
     half = report.line(f"{report.metric}@0.5").score
     line = expected(report.line(), half, evidence)
     report = replace(report, lines=(*report.lines, line))
@@ -281,7 +338,7 @@ def places(groups: Ints, ids: tuple[str, ...]) -> npt.NDArray[np.float64]:
     return np.array([place[group] for group in groups.tolist()])
 
 
-def _counted(truth: Catalog) -> dict[str, Any]:
+def counted_cells(truth: Catalog) -> dict[str, Any]:
     """Leave tiny categories and one-valued attributes out of the score, unless nothing else is there."""
     varied = [
         name

@@ -4,12 +4,13 @@ It does not know how a recipe learns, nor how the expected score is found (``exp
 """
 
 from pathlib import Path
+from typing import Literal
 
 from shelfwise.bundle import Bundle
 from shelfwise.catalog import Catalog
 from shelfwise.config import DataOptions, DecideOptions, RunOptions
 from shelfwise.data.group import near_duplicates
-from shelfwise.errors import CatalogError
+from shelfwise.errors import CatalogError, UsageError
 from shelfwise.expect import expect
 from shelfwise.files import cache_directory
 from shelfwise.predictions import Machine, Recipe
@@ -30,12 +31,14 @@ def fit(
     machine: Machine | None = None,
     random_split: bool = True,
     curve: bool = True,
+    learn_from: Literal["everything", "split"] = "everything",
     run: RunOptions | None = None,
 ) -> Bundle:
     """Learn from a catalogue, and say what to expect on products nobody has seen.
 
     Evidence is gathered out of fold first; on it the calibration and the rule of decision are fitted, and
-    their worth is measured by cross-fitting them once more. Then the recipe learns from everything.
+    their worth is measured by cross-fitting them once more. Then the recipe learns from everything, or, with
+    ``learn_from="split"``, the predictor of the holdout is kept.
 
     Args:
         catalog: the products with their stated values.
@@ -45,13 +48,18 @@ def fit(
         seed: of folds and recipe; recorded.
         machine: where to compute.
         random_split: also score a plain random split, and say in the report how far it would have flattered.
-        curve: also score with a quarter and a half of the labels; left out for recipes that take more than
-            two minutes to fit.
+        curve: also score with a quarter and a half of the labels. Both are left out for recipes that take more than
+            two minutes to fit, or the whole machine.
+        learn_from: ``everything``; or ``split``, with a share held out as evidence: nothing is learnt twice.
         run: the run file this comes from, written into the bundle; by default one made of the arguments.
 
     Raises:
         CatalogError: no product with a readable picture and a label, or too few groups for the folds.
+        UsageError: ``learn_from="split"`` without a share held out.
     """
+    learn_from = run.data.learn_from if run is not None else learn_from
+    if learn_from == "split" and evidence >= 2:
+        raise UsageError('learn_from = "split" needs a share held out as evidence, such as 0.2')
     recipe, decide = recipe or Probe(), decide or (run.decide if run is not None else DecideOptions())
     machine, catalog = machine or Machine(), catalog.remembering()
     if not any((catalog.codes >= 0).any(axis=1) & (catalog.category >= 0)):
@@ -73,6 +81,7 @@ def fit(
         machine=machine,
         random_split=random_split,
         curve=curve,
+        learn_from=learn_from,
     )
     report = found.report
     numbers = catalog.schema.roles.numbers
@@ -81,9 +90,12 @@ def fit(
     backbone = getattr(recipe, "backbone", None) or REGISTRIES["backbone"].spec("lite0")
     index = learn_index(catalog, backbone, groups, machine)
     claims = learn_reader(catalog, groups) if text_columns(catalog) else None
-    predictor = recipe.fit(catalog, None, machine, seed)
+    kept = found.predictor if learn_from == "split" else None
+    predictor = recipe.fit(catalog, None, machine, seed) if kept is None else kept
+    # What a recipe did to its training labels; most do nothing.
+    report = report.with_notes(*getattr(predictor, "learnt", ()))
     if run is None:
-        data = DataOptions(catalog=Path(catalog.source), evidence=evidence)
+        data = DataOptions(catalog=Path(catalog.source), evidence=evidence, learn_from=learn_from)
         run = RunOptions(seed=seed, data=data, recipe=recipe.table(), decide=decide)
     bundle = Bundle(catalog.schema, recipe, predictor, report, run, found.evidence, found.rule, index, claims)
     if decide.precision is not None:

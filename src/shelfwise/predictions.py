@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from shelfwise.answers import Answers, RowError, answer_block, best_values
+from shelfwise.answers import STATES, Answers, RowError, answer_block, best_values
 from shelfwise.catalog import Catalog
+from shelfwise.config import TrackOptions
 from shelfwise.errors import PredictionError
 from shelfwise.files import Progress
 from shelfwise.packed import blocks_of, columns_of, read_table, write_table
@@ -63,6 +64,8 @@ class Predictions:
         guessed: row position to the probability of its category, for rows whose category was predicted.
         notes: what the user should know about how they were made.
         familiarity: how the pictures lie to what was learnt, where that is known.
+        unsure: row position to the attributes that the predictor gave no answer to, whose probabilities are no more
+            than the values' shares; their cells are ``unsure``, promise or not.
     """
 
     taxonomy: Taxonomy
@@ -72,6 +75,7 @@ class Predictions:
     guessed: Mapping[int, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     familiarity: "Familiarity | None" = None
+    unsure: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         seen = np.zeros(len(self.ids), dtype=np.int64)
@@ -121,6 +125,7 @@ class Predictions:
             {int(new_of[i]): p for i, p in self.guessed.items() if new_of[i] >= 0},
             self.notes,
             None if self.familiarity is None else self.familiarity.select(where),
+            {int(new_of[i]): names for i, names in self.unsure.items() if new_of[i] >= 0},
         )
 
     @classmethod
@@ -139,12 +144,14 @@ class Predictions:
         found: dict[str, list[Block]] = {}
         errors: dict[int, RowError] = {}
         guessed: dict[int, float] = {}
+        unsure: dict[int, tuple[str, ...]] = {}
         for positions, part in parts:
             where = np.asarray(positions, dtype=np.int64)
             for block in part.blocks:
                 found.setdefault(block.category, []).append(replace(block, rows=where[block.rows]))
             errors |= {int(where[i]): error for i, error in part.errors.items()}
             guessed |= {int(where[i]): p for i, p in part.guessed.items()}
+            unsure |= {int(where[i]): names for i, names in part.unsure.items()}
         blocks = []
         for category in sorted(found):
             row = np.concatenate([block.rows for block in found[category]])
@@ -156,7 +163,7 @@ class Predictions:
             order = np.argsort(row, kind="stable")
             blocks.append(Block(category, row, probs, opinions).take(order, row[order]))
         notes = tuple(dict.fromkeys(note for _, part in parts for note in part.notes))
-        return cls(parts[0][1].taxonomy, tuple(ids), tuple(blocks), errors, guessed, notes)
+        return cls(parts[0][1].taxonomy, tuple(ids), tuple(blocks), errors, guessed, notes, unsure=unsure)
 
     def answers(self) -> "Answers":
         """Return the most probable value of every attribute, with its probability and the runner-up."""
@@ -164,11 +171,24 @@ class Predictions:
         for block in self.blocks:
             parts = self.taxonomy.slices(block.category)
             best_nA = best_values(block.probs, parts)
-            blocks.append(answer_block(block.category, block.rows, block.probs, parts, best_nA))
+            state_nA = None
+            if self.unsure:
+                state_nA = np.where(best_nA >= 0, STATES.index("answered"), STATES.index("unsure")).astype(
+                    np.int8
+                )
+                self.mark_unsure(state_nA, block)
+            blocks.append(answer_block(block.category, block.rows, block.probs, parts, best_nA, state_nA))
         return Answers(self.taxonomy, self.ids, tuple(blocks), self.errors, self.guessed, self.notes)
 
+    def mark_unsure(self, state_nA: npt.NDArray[np.int8], block: Block) -> None:
+        """Mark the cells of a block that ``unsure`` names, in place; states are positions in ``answers.STATES``."""
+        column = {choice.name: at for at, choice in enumerate(self.taxonomy.choices(block.category))}
+        for at, row in enumerate(block.rows.tolist() if self.unsure else ()):
+            named = [column[name] for name in self.unsure.get(row, ()) if name in column]
+            state_nA[at, named] = STATES.index("unsure")
+
     def save(self, path: str | Path) -> None:
-        """Write to Parquet: ``row, id, guessed, field, error, category, probs, opinion_0 ...``."""
+        """Write to Parquet: ``row, id, guessed, field, error, unsure, category, probs, opinion_0 ...``."""
         import pyarrow as pa
 
         n = len(self)
@@ -179,6 +199,7 @@ class Predictions:
             "guessed": pa.array([self.guessed.get(i) for i in range(n)], pa.float32()),
             "field": pa.array([e.field if e is not None else None for e in errors], pa.string()),
             "error": pa.array([e.message if e is not None else None for e in errors], pa.string()),
+            "unsure": pa.array([self.unsure.get(i) for i in range(n)], pa.list_(pa.string())),
             **columns_of(self.blocks, n),
         }
         write_table(path, columns, KIND, self.taxonomy)
@@ -196,12 +217,14 @@ class Predictions:
             blocks.append(Block(name, rows, probs, tuple(opinions)))
         fields, errors = table["field"].to_pylist(), table["error"].to_pylist()
         guessed = table["guessed"].to_pylist()
+        unsure = table["unsure"].to_pylist() if "unsure" in table.column_names else []
         return cls(
             taxonomy,
             tuple(table["id"].to_pylist()),
             tuple(blocks),
             {i: RowError(fields[i] or "", e) for i, e in enumerate(errors) if e is not None},
             {i: float(p) for i, p in enumerate(guessed) if p is not None},
+            unsure={i: tuple(names) for i, names in enumerate(unsure) if names is not None},
         )
 
 
@@ -237,6 +260,8 @@ class Machine:
         device: ``auto``, ``cpu`` or ``cuda``.
         engine: ``auto`` or the name of an inference engine.
         progress: called with what is done, how many of how many.
+        runs: the folder of checkpoints and logs of trainings; ``None`` for ``runs`` in the cache folder.
+        track: where the steps of a training go; ``None`` for the progress and a file beside its checkpoints.
     """
 
     cache: Path | None = None
@@ -244,6 +269,8 @@ class Machine:
     device: str = "auto"
     engine: str = "auto"
     progress: Progress | None = None
+    track: TrackOptions | None = None
+    runs: Path | None = None
 
 
 @runtime_checkable
@@ -263,14 +290,16 @@ class Predictor(Protocol):
 
 @runtime_checkable
 class Recipe(Protocol):
-    """A frozen set of options that can turn a catalogue into a predictor.
+    """A frozen set of options that can turn a catalogue into a predictor."""
 
-    Attributes:
-        concurrent: whether several fits may run side by side, a thread each; false for a recipe that uses
-            the whole machine by itself.
-    """
+    @property
+    def concurrent(self) -> bool:
+        """Whether several fits may run side by side, a thread each.
 
-    concurrent: ClassVar[bool]
+        False for a recipe that uses the whole machine by itself, which is also too dear to be fitted for comparisons
+        only. A recipe for which it never changes has it as a class variable.
+        """
+        ...
 
     @property
     def name(self) -> str:

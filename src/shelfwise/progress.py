@@ -1,6 +1,7 @@
 """Progress on a terminal: a bar for what takes longer than two seconds, plain lines elsewhere.
 
-It knows only the three numbers it is told: what, how many done, how many there are.
+It knows only what it is told: what, how many done, how many there are. What stands after a middle dot, as in
+``training · loss 0.41``, may change from call to call; what stands before it is the same bar or line.
 """
 
 import contextlib
@@ -14,6 +15,8 @@ from shelfwise.files import Progress
 PATIENCE = 2.0
 #: Seconds between two plain lines.
 EVERY = 10.0
+#: Parts what is done from what is said of it.
+DOT = " · "
 
 
 @contextlib.contextmanager
@@ -37,12 +40,13 @@ def _bars() -> Iterator[Progress]:
     tasks = {}
     with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
 
-        def progress(what: str, done: int, total: int) -> None:
+        def progress(told: str, done: int, total: int) -> None:
+            what = told.partition(DOT)[0]
             begun = started.setdefault(what, time.monotonic())
             if what not in tasks and time.monotonic() - begun > PATIENCE:
-                tasks[what] = bars.add_task(what, total=total)
+                tasks[what] = bars.add_task(told, total=total)
             if what in tasks:
-                bars.update(tasks[what], completed=done, total=total)
+                bars.update(tasks[what], completed=done, total=total, description=told)
             if done >= total:
                 started.pop(what, None)
                 if what in tasks:
@@ -55,21 +59,21 @@ def _lines() -> Progress:
     started: dict[str, float] = {}
     told: dict[str, float] = {}
 
-    def progress(what: str, done: int, total: int) -> None:
-        now = time.monotonic()
+    def progress(words: str, done: int, total: int) -> None:
+        now, what = time.monotonic(), words.partition(DOT)[0]
         begun = started.setdefault(what, now)
         last = told.get(what, begun - EVERY + PATIENCE)
         if now - last >= EVERY and done < total:
             told[what] = now
             left = (now - begun) / done * (total - done) if done else 0
             print(
-                f"{what}: {done:,} of {total:,}" + (f", about {left:.0f} s left" if done else ""),
+                f"{words}: {done:,} of {total:,}" + (f", about {left:.0f} s left" if done else ""),
                 file=sys.stderr,
                 flush=True,
             )
         if done >= total:
             if what in told:
-                print(f"{what}: {total:,} done in {now - begun:.0f} s", file=sys.stderr, flush=True)
+                print(f"{words}: {total:,} done in {now - begun:.0f} s", file=sys.stderr, flush=True)
             started.pop(what, None)
             told.pop(what, None)
 

@@ -18,11 +18,28 @@ T = TypeVar("T", bound=Callable[..., Any])
 
 #: The modules that register the built-in entries of each kind; imported when the kind is first used.
 HOMES: Mapping[str, tuple[str, ...]] = {
-    "backbone": ("shelfwise.models.backbones",),
-    "heads": ("shelfwise.models.heads",),
+    "backbone": (
+        "shelfwise.models.backbones",
+        "shelfwise.models.timm_tower",
+        "shelfwise.models.clip_tower",
+        "shelfwise.models.transformers_tower",
+    ),
+    "heads": (
+        "shelfwise.models.heads",
+        "shelfwise.models.attention_heads",
+        "shelfwise.models.squeeze_excitation",
+        "shelfwise.models.shared_heads",
+    ),
     "loss": ("shelfwise.models.losses",),
     "metric": ("shelfwise.metrics",),
-    "recipe": ("shelfwise.recipes.probe", "shelfwise.recipes.neighbours"),
+    "recipe": (
+        "shelfwise.recipes.probe",
+        "shelfwise.recipes.neighbours",
+        "shelfwise.recipes.vqa",
+        "shelfwise.recipes.treated",
+        "shelfwise.recipes.finetune",
+        "shelfwise.recipes.ensemble",
+    ),
 }
 
 
@@ -80,12 +97,17 @@ class Registry:
         return tuple(sorted(self.entries))
 
     def get(self, name: str) -> Callable[..., Any]:
-        """Return the entry.
+        """Return the entry; of the built-in ones only the module called like it is imported, where there is one.
 
         Raises:
             UsageError: no such name; the message has the nearest one.
         """
-        self.load()
+        if name not in self.entries and not self.loaded:
+            for module in HOMES[self.kind]:
+                if module.endswith(f".{name}"):
+                    importlib.import_module(module)
+        if name not in self.entries:
+            self.load()
         if name not in self.entries:
             hint = suggest(name, self.entries) or f"Known: {listing(self.names())}."
             raise UsageError(f"there is no {self.kind} called {name!r}. {hint}")

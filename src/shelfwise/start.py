@@ -5,6 +5,7 @@ It joins reading, checking and fitting as the verbs need them; it decides nothin
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def fit_run(options: RunOptions, *, machine: Machine) -> tuple[Bundle, Catalog]:
         evidence=options.data.evidence,
         decide=options.decide,
         seed=options.seed,
-        machine=machine,
+        machine=replace(machine, track=options.track),
         run=options,
     )
     return bundle, catalog

@@ -10,9 +10,10 @@ import itertools
 import math
 import pickle
 import tomllib
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ import polars as pl
 from shelfwise.catalog import Catalog
 from shelfwise.config import make_recipe, to_toml
 from shelfwise.errors import PredictionError
+from shelfwise.head_contract import check_head
 from shelfwise.predictions import Machine, Predictions, Predictor, Recipe
 from shelfwise.registry import REGISTRIES
 from shelfwise.toys import toy, toy_catalog
 
-__all__ = ["check_loss", "check_options", "check_recipe", "toy", "toy_catalog"]
+__all__ = ["check_head", "check_loss", "check_options", "check_recipe", "toy", "toy_catalog"]
 
 #: Probabilities that are promised to be the same may differ by this much.
 CLOSE = 1e-5
@@ -46,6 +48,11 @@ class _Case:
 
     def predict(self, catalog: Catalog) -> Predictions:
         return self.predictor.predict(catalog, self.machine)
+
+    def fit(self, train: Catalog) -> Predictor:
+        """Learn anew: a recipe that goes on with trainings it finds in ``runs`` finds none."""
+        runs = self.directory / f"runs-{uuid.uuid4().hex[:8]}"
+        return self.recipe.fit(train, None, replace(self.machine, runs=runs), 0)
 
     def reread(self, frame: pl.DataFrame) -> Catalog:
         """Rows of the test table, changed, read as a later table is."""
@@ -234,7 +241,7 @@ def _check_same(case: _Case) -> None:
                 case.found.select(part), case.predict(test.select(part)), f"{name}: {size} rows by themselves"
             )
     mixed = np.random.default_rng(2).permutation(len(case.train))
-    again = case.recipe.fit(case.train.select(mixed), None, case.machine, 0)
+    again = case.fit(case.train.select(mixed))
     what = f"{name}: learnt from shuffled rows"
     _equal(case.found, again.predict(test, case.machine), what, close=1e-3)
 
@@ -277,12 +284,12 @@ def _check_missing(case: _Case) -> None:
         *(pl.lit(None, pl.String).alias(column) for column in case.train.schema.roles.choices),
     )
     doubled = case.reread(pl.concat([frame, blank]))
-    found = case.recipe.fit(doubled, None, case.machine, 0).predict(case.test, case.machine)
+    found = case.fit(doubled).predict(case.test, case.machine)
     _equal(case.found, found, f"{name}: learnt with rows that have no labels", close=2e-3)
     tokens = frame.with_columns(
         pl.col(column).fill_null("Dummy_Values") for column in case.train.schema.roles.choices
     )
-    respelt = case.recipe.fit(case.reread(tokens), None, case.machine, 0)
+    respelt = case.fit(case.reread(tokens))
     what = f"{name}: missing labels written as Dummy_Values"
     _equal(case.found, respelt.predict(case.test, case.machine), what)
 
@@ -306,7 +313,7 @@ def _no_pickles(name: str) -> Iterator[None]:
 def _check_saved(case: _Case) -> None:
     """Saved twice byte for byte alike, learnt twice alike, loaded as it was, without pickles."""
     name = case.recipe.name
-    again = case.recipe.fit(case.train, None, case.machine, 0)
+    again = case.fit(case.train)
     contents = []
     for at, predictor in enumerate((case.predictor, case.predictor, again)):
         folder = case.directory / f"saved-{at}"

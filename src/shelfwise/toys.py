@@ -149,10 +149,14 @@ def toy(*, seed: int = 0) -> Backbone:
             self.first = nn.Conv2d(3, 16, 5, stride=2, padding=2)
             self.second = nn.Conv2d(16, 32, 3, stride=2, padding=1)
 
+        def feature_map(self, images_BHWC: torch.Tensor) -> torch.Tensor:
+            pixels_BCHW = images_BHWC.permute(0, 3, 1, 2).float() / 127.5 - 1
+            map_BChw: torch.Tensor = self.second(self.first(pixels_BCHW).relu()).relu()
+            return map_BChw
+
         def forward(self, images_BHWC: torch.Tensor) -> torch.Tensor:
             pixels_BCHW = images_BHWC.permute(0, 3, 1, 2).float() / 127.5 - 1
-            first = self.first(pixels_BCHW).relu()
-            second = self.second(first).relu()
+            second = self.feature_map(images_BHWC)
             cells = nn.functional.adaptive_avg_pool2d(pixels_BCHW, 5)
             parts = (second.mean((2, 3)), second.amax((2, 3)), cells.flatten(1))
             return torch.cat(parts, dim=1)

@@ -119,7 +119,8 @@ def list_(
 
 @app.command()
 def show(bundle: Annotated[Path, typer.Argument(metavar="BUNDLE")]) -> None:
-    """Show what a bundle is: its recipe, taxonomy and expected score."""
+    """Show what a bundle is: its recipe, taxonomy and expected score; the members and weights of an ensemble."""
+    from shelfwise.blending import members_text
     from shelfwise.bundle import load, run_table
     from shelfwise.config import to_toml
 
@@ -127,6 +128,9 @@ def show(bundle: Annotated[Path, typer.Argument(metavar="BUNDLE")]) -> None:
     for key, value in loaded.summary.items():
         print(f"{key}: {_plain(value)}")
     print()
+    members = members_text(loaded)
+    if members:
+        print(members)
     print(to_toml(run_table(loaded.run)))
     print(loaded.report)
 

@@ -22,6 +22,7 @@ from shelfwise.cli.options import (
     Jobs,
     Number,
     Out,
+    Runs,
     Seed,
     Table,
     Text,
@@ -142,9 +143,10 @@ def fit(
     device: Device = "auto",
     engine: Engine = "auto",
     cache: Cache = None,
+    runs: Runs = None,
 ) -> None:
     """Learn from a table; writes a bundle and prints what to expect on unseen products."""
-    from shelfwise.bundle import check_target
+    from shelfwise.manifest import check_target
     from shelfwise.start import fit_run, run_of
 
     check_target(out)
@@ -153,7 +155,7 @@ def fit(
     options = run_of(
         source, overrides or [], images=images, attributes=attributes, columns=columns, seed=seed
     )
-    with machine_of(cache, jobs, device, engine) as machine:
+    with machine_of(cache, jobs, device, engine, runs) as machine:
         bundle, catalog = fit_run(options, machine=machine)
         bundle.save(out)
     say(catalog.findings)

@@ -46,18 +46,23 @@ Engine = Annotated[str, typer.Option(help="auto, openvino, torch, torch-bf16 or 
 Cache = Annotated[
     Path | None, typer.Option(help="Cache folder; by default SHELFWISE_CACHE or ~/.cache/shelfwise.")
 ]
+Runs = Annotated[
+    Path | None, typer.Option(help="Folder of checkpoints and logs of trainings; by default inside the cache.")
+]
 Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write the page: .html.")]
 Metric = Annotated[str, typer.Option(help="The metric that leads; see: shelfwise list metrics.")]
 
 
 @contextlib.contextmanager
-def machine_of(cache: Path | None, jobs: int | None, device: str, engine: str) -> Iterator["Machine"]:
+def machine_of(
+    cache: Path | None, jobs: int | None, device: str, engine: str, runs: Path | None = None
+) -> Iterator["Machine"]:
     """A machine that shows its progress: a bar on a terminal, plain lines elsewhere."""
     from shelfwise.predictions import Machine
     from shelfwise.progress import shown
 
     with shown() as progress:
-        yield Machine(cache, jobs, device, engine, progress)
+        yield Machine(cache, jobs, device, engine, progress, runs=runs)
 
 
 def columns_of(id: str, category: str, image: str, text: str, number: str, ignore: str) -> "Columns":

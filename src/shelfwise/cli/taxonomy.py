@@ -74,7 +74,8 @@ def migrate(
     category: Category = "",
 ) -> None:
     """Carry a bundle or a table over to the new taxonomy; nothing is learnt and nothing is lost in silence."""
-    from shelfwise.bundle import check_target, load
+    from shelfwise.bundle import load
+    from shelfwise.manifest import check_target
     from shelfwise.migrate import carry_over, read_changes, recode_table, write_table
 
     if (bundle is None) == (table is None):

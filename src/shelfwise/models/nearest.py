@@ -78,7 +78,7 @@ class Index:
             part_QD = torch.from_numpy(np.ascontiguousarray(queries[start : start + QUERIES]))
             found = self._coded(part_QD, k) if coded else None
             if found is None:
-                found = self._rank(part_QD, self._candidates(part_QD, k), k)
+                found = self.rank(part_QD, self._candidates(part_QD, k), k)
             rows[start : start + QUERIES], scores[start : start + QUERIES] = found
         return rows, scores
 
@@ -144,9 +144,10 @@ class Index:
         row = member * groups + best_QC.gather(1, at)
         return torch.where(chosen < GROUP * wanted, row, chosen - GROUP * wanted + whole)
 
-    def _rank(
+    def rank(
         self, queries_QD: torch.Tensor, candidates_QC: torch.Tensor, k: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Return the k best of each query's candidates [Q, C], and their exact scores, ties by row number."""
         ordered_QC = candidates_QC.sort(dim=1).values
         exact_QC = torch.empty(ordered_QC.shape, dtype=torch.float64)
         for query in range(0, len(queries_QD), 32):

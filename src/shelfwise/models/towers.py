@@ -1,8 +1,8 @@
-"""The torch modules of the backbones: uint8 pictures in, float32 features out.
+"""The torch modules of the backbones: pictures in, float32 features or feature maps out.
 
 It knows nothing of where weights come from. Importing it imports torch, so only functions do.
 
-Legend: B pictures, H height, W width, C channels, D features.
+Legend: B pictures, H height, W width, C channels, D features, h and w a map's height and width, N tokens.
 """
 
 import contextlib
@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from shelfwise.errors import UsageError
 
 _DEPTH = re.compile(r"^(?:.*\.)?(?:blocks|resblocks|layers?|stages)\.?\d+(?:\.blocks\.\d+|\.\d+(?=\.))?")
 
@@ -46,12 +48,28 @@ class Tower(nn.Module):
         self.register_buffer("scale", 255.0 * torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images_BHWC: Tensor) -> Tensor:
-        """Return features float32 [B, D] of uint8 RGB pictures [B, H, W, 3]."""
-        x_BCHW = (images_BHWC.permute(0, 3, 1, 2).float() - self.shift) / self.scale
+        """Return features float32 [B, D] of RGB pictures [B, H, W, 3], uint8 or float in 0..255."""
+        x_BCHW = self._normalised(images_BHWC)
         features_BD = self._features(x_BCHW)
         if self.flip:
             features_BD = (features_BD + self._features(x_BCHW.flip(3))) / 2
         return features_BD.float()
+
+    def feature_map(self, images_BHWC: Tensor) -> Tensor:
+        """Return the last map before pooling, float32 [B, C, h, w]; a transformer's patch tokens as a grid.
+
+        Raises:
+            UsageError: the network has no map.
+        """
+        x_BCHW = self._normalised(images_BHWC)
+        map_BChw = last_map(self.net, x_BCHW)
+        if self.flip:
+            map_BChw = (map_BChw + last_map(self.net, x_BCHW.flip(3)).flip(3)) / 2
+        return map_BChw.float()
+
+    def _normalised(self, images_BHWC: Tensor) -> Tensor:
+        normalised_BCHW: Tensor = (images_BHWC.permute(0, 3, 1, 2).float() - self.shift) / self.scale
+        return normalised_BCHW
 
     def _features(self, x_BCHW: Tensor) -> Tensor:
         if self.levels == "last":
@@ -72,11 +90,78 @@ class Tower(nn.Module):
         return torch.cat([*pooled, _tensor(net.forward_head(final_BCHW, pre_logits=True))], dim=1)
 
 
+def last_map(net: Any, x_BCHW: Tensor) -> Tensor:
+    """Return the last map [B, C, h, w] of a network before it pools, class and register tokens left out.
+
+    Raises:
+        UsageError: the network says neither its features before pooling nor those of its blocks.
+    """
+    net = getattr(net, "trunk", net)
+    if hasattr(net, "feature_map"):
+        found = net.feature_map(x_BCHW)
+    elif hasattr(net, "forward_features"):
+        found = net.forward_features(x_BCHW)
+        if isinstance(found, Tensor) and found.ndim == 4 and getattr(net, "output_fmt", "NCHW") == "NHWC":
+            found = found.permute(0, 3, 1, 2)
+    elif hasattr(net, "forward_intermediates"):
+        normal = hasattr(net, "ln_post") and getattr(net, "attn_pool", None) is None
+        options = {"normalize_intermediates": normal, "intermediates_only": True}
+        found = net.forward_intermediates(x_BCHW, indices=1, **options)["image_intermediates"][-1]
+    else:
+        found = None
+    if isinstance(found, Tensor) and found.ndim == 3:
+        found = token_grid(
+            found, int(getattr(net, "num_prefix_tokens", 0)), x_BCHW.shape[2] / x_BCHW.shape[3]
+        )
+    if not isinstance(found, Tensor) or found.ndim != 4:
+        raise UsageError(
+            f"a {type(net).__name__} has no feature map to read; use heads that take a vector, such as 'mlp'"
+        )
+    return found
+
+
+def token_grid(tokens_BNC: Tensor, prefix: int, ratio: float) -> Tensor:
+    """Return patch tokens as a map [B, C, h, w].
+
+    Args:
+        tokens_BNC: all tokens of the last block.
+        prefix: how many come before the patches: class token, registers.
+        ratio: height over width of the picture.
+
+    Raises:
+        UsageError: the patches do not fill a grid.
+    """
+    patches = tokens_BNC.shape[1] - prefix
+    height = round((patches * ratio) ** 0.5)
+    if height < 1 or patches % height:
+        raise UsageError(f"{patches} patch tokens do not fill a grid of height over width {ratio:.3g}")
+    grid_BhwC = tokens_BNC[:, prefix:].reshape(len(tokens_BNC), height, patches // height, -1)
+    return grid_BhwC.permute(0, 3, 1, 2)
+
+
 def _tensor(value: Any) -> Tensor:
     if not isinstance(value, Tensor) or value.ndim != 2:
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"a backbone gives features [B, D], this network gives {shape}")
     return value
+
+
+def map_channels(module: nn.Module, size: tuple[int, int]) -> int | None:
+    """Return C of ``module.feature_map``, found by running it once, ``None`` where there is no map."""
+    feature_map = getattr(module, "feature_map", None)
+    if feature_map is None:
+        return None
+    first = next(iter(module.parameters()), None)
+    black = torch.zeros((1, *size, 3), dtype=torch.uint8, device=None if first is None else first.device)
+    training = module.training
+    module.eval()
+    try:
+        with one_thread(), torch.inference_mode():
+            return int(feature_map(black).shape[1])
+    except UsageError:
+        return None
+    finally:
+        module.train(training)
 
 
 @contextlib.contextmanager
@@ -141,8 +226,10 @@ def _numbered_depth(names: Sequence[str]) -> dict[str, int]:
         found = _DEPTH.match(name)
         if found:
             depth[name] = blocks.setdefault(found.group(), len(blocks) + 1)
-    for name in names:
+    after = max((place for place, name in enumerate(names) if name in depth), default=len(names))
+    for place, name in enumerate(names):
         late = "post" in name or "proj" in name.split(".")[-1] or "head" in name or "pool" in name
+        late = late or place > after
         depth.setdefault(name, len(blocks) if late else 0)
     return depth
 

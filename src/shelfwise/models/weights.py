@@ -4,6 +4,7 @@ It knows no architecture. Files are ``.safetensors``, or torch files read with `
 nothing that could run code is ever unpickled.
 """
 
+import json
 import os
 import pickle
 import zipfile
@@ -18,22 +19,65 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
+#: What hubs call the one file of weights in a directory; the first one found is read.
+USUAL = (
+    "open_clip_model.safetensors",
+    "model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "pytorch_model.bin",
+)
 
 
 def local_file(weights: object) -> Path | None:
-    """Return the path where ``weights`` names a local file, ``None`` where it is a published tag.
+    """Return the path where ``weights`` names a local file or directory, ``None`` where it is a published tag.
 
     Raises:
-        UsageError: it looks like a file, and there is none.
+        UsageError: it looks like a file, and there is none; or the directory does not hold exactly one.
     """
     if not isinstance(weights, str):
         return None
     path = Path(weights).expanduser()
     if path.is_file():
         return path
+    if path.is_dir():
+        return weights_in(path)
     if weights.endswith(ENDINGS) or os.sep in weights:
         raise UsageError(f"there is no weights file {weights!r} (read from {Path.cwd()})")
     return None
+
+
+def weights_in(directory: Path) -> Path:
+    """Return the file of tensors in a directory as hubs lay it out.
+
+    Raises:
+        UsageError: there is none, or several and none has a usual name.
+    """
+    for name in USUAL:
+        if (directory / name).is_file():
+            return directory / name
+    found = sorted(path.name for path in directory.iterdir() if path.suffix in ENDINGS)
+    if len(found) != 1:
+        what = f"several files of weights: {listing(found)}" if found else "no file of weights"
+        raise UsageError(f"{directory} holds {what}; name the file itself (.safetensors or .pth)")
+    return directory / found[0]
+
+
+def json_beside(file: Path | None, name: str) -> dict[str, Any]:
+    """Return the content of a JSON file in the directory of a weights file, empty where there is none.
+
+    Raises:
+        UsageError: it is no JSON object.
+    """
+    path = None if file is None else file.with_name(name)
+    if path is None or not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path} is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} holds no JSON object")
+    return content
 
 
 def read_tensors(path: Path, prefix: str = "") -> "dict[str, Tensor]":
@@ -112,8 +156,16 @@ def _last(name: str) -> str:
     return name.rsplit(".", 1)[-1]
 
 
-def fetch(what: str, download: Callable[[], T]) -> T:
+LOCAL = 'a local file instead: weights = "path/to/weights.safetensors" (or .pth)'
+
+
+def fetch(what: str, download: Callable[[], T], local: str = LOCAL) -> T:
     """Run a download of a published set; say how to go on without a network when it fails.
+
+    Args:
+        what: the set.
+        download: fetches it.
+        local: what to give where it cannot be fetched.
 
     Raises:
         UsageError: it cannot be fetched, or there is no such set.
@@ -123,8 +175,7 @@ def fetch(what: str, download: Callable[[], T]) -> T:
     except (OSError, RuntimeError, ValueError, _network_error()) as error:
         said = " ".join(str(error).split())[:160]
         raise UsageError(
-            f"cannot fetch the weights {what}: {said} Without a network, give a local file instead: "
-            f'weights = "path/to/weights.safetensors" (or .pth).'
+            f"cannot fetch the weights {what}: {said} Without a network, give {local}."
         ) from error
 
 

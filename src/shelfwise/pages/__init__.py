@@ -1,4 +1,4 @@
-"""Pages: a report, an audit, a comparison or a catalogue as one self-contained HTML file with its plots.
+"""Pages: a report, an audit, a comparison, a training or a catalogue as one self-contained HTML file with its plots.
 
 They do not know how anything was computed. A page loads nothing, prints, and is read without colour, without
 a script, with the keyboard and on a phone.
@@ -8,6 +8,7 @@ from shelfwise.pages.curves import Measured, measured_on
 from shelfwise.pages.differences import compare_page
 from shelfwise.pages.gallery import Mismatch, audit_page
 from shelfwise.pages.parts import check_ending, write_page
+from shelfwise.pages.run import run_page
 from shelfwise.pages.scores import bundle_page, evaluation_page, fit_page
 from shelfwise.pages.stock import data_page
 
@@ -22,5 +23,6 @@ __all__ = [
     "evaluation_page",
     "fit_page",
     "measured_on",
+    "run_page",
     "write_page",
 ]

@@ -282,7 +282,7 @@ def learning(key: str, rows: Sequence[tuple[str, Sequence[float]]], title: str, 
         axes.axhline(tick, color=GRID, lw=1, zorder=0)
     per_pixel = (min(high, 1) - max(low, 0)) / (height - 40)
     drawn = [row for row in rows if not math.isnan(row[1][-1])]
-    places = _apart([values[-1] for _, values in drawn], 17.5 * per_pixel, max(low, 0), min(high, 1))
+    places = apart([values[-1] for _, values in drawn], 17.5 * per_pixel, max(low, 0), min(high, 1))
     for place, (label, values) in zip(places, drawn, strict=True):
         rising = values[-1] - values[1] > 0.01
         colour = ACCENT if rising else FAINT
@@ -296,7 +296,7 @@ def learning(key: str, rows: Sequence[tuple[str, Sequence[float]]], title: str, 
     return drawing.html(key, title, description)
 
 
-def _apart(values: Sequence[float], least: float, low: float, high: float) -> list[float]:
+def apart(values: Sequence[float], least: float, low: float, high: float) -> list[float]:
     """Return places near the values, at least ``least`` from each other where there is room."""
     order = np.argsort(values, kind="stable")
     placed = np.array(values, np.float64)[order]

@@ -5,15 +5,16 @@ They do not know how a score is computed; they read a report's lines and, where 
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shelfwise.pages import charts, curves, parts
 from shelfwise.pages.certainty import measured_sections
 from shelfwise.pages.charts import Dot
 from shelfwise.pages.curves import Measured
 from shelfwise.pages.parts import Bar, Cell, Column, Html, Section, esc, percent, span
+from shelfwise.pages.run import training_sections
 from shelfwise.plaintext import show
 from shelfwise.report import Line, Report
 from shelfwise.trust.decide import decided_out_of_fold
@@ -44,6 +45,7 @@ def fit_page(
     source: str = "a bundle",
     advice: Sequence[str] = (),
     facts: Sequence[tuple[str, str]] = (),
+    training: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Return the page of a fit: what to expect on unseen products.
 
@@ -53,8 +55,10 @@ def fit_page(
         source: what was learnt from, such as the table's name.
         advice: sentences about what would help.
         facts: more short facts for the top: what, and how much.
+        training: the epochs of what was trained by steps (``train.track.epochs_of``).
     """
-    sections = [*_scores(report), *measured_sections(measured), *_learning(report, advice), *_values(report)]
+    sections = [*_scores(report), *measured_sections(measured), *_learning(report, advice)]
+    sections += [*training_sections(training), *_values(report)]
     title = "What to expect on products it has not seen"
     return parts.page("fit", source, title, _top(report, measured, facts), [*sections, *_notes(report)])
 
@@ -95,7 +99,9 @@ def bundle_page(
     facts = [("recipe", bundle.recipe.name)]
     if measured is None:
         measured = _kept(bundle)
-    return fit_page(bundle.report, measured, source=name, advice=advice or bundle.report.advice, facts=facts)
+    training = getattr(bundle.predictor, "training", ())
+    given = advice or bundle.report.advice
+    return fit_page(bundle.report, measured, source=name, advice=given, facts=facts, training=training)
 
 
 def _kept(bundle: "Bundle") -> Measured | None:

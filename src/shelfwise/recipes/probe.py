@@ -105,7 +105,7 @@ class Probe(Options):
         with one_thread():
             space = learn_space(vectors_ND, self.components)
             reduced_Nr = space.apply(vectors_ND, np.float32)
-            heads = dict(self._heads(train, reduced_Nr, machine))
+            heads = dict(self.solve_heads(train, reduced_Nr, machine))
             guess = learn_discriminant(reduced_Nr, train.category, len(train.taxonomy.categories))
         votes = Votes.learn(train, reduced_Nr, self.look_alikes) if self.look_alikes else None
         return ProbePredictor(self, train.taxonomy, space, heads, guess, votes, found)
@@ -123,7 +123,7 @@ class Probe(Options):
         votes = Votes.of(arrays, taxonomy, self.look_alikes) if self.look_alikes else None
         return ProbePredictor(self, taxonomy, space, heads, guess, votes, metadata)
 
-    def _heads(
+    def solve_heads(
         self, train: Catalog, reduced_Nr: Floats, machine: Machine
     ) -> Iterator[tuple[str, tuple[Floats, Floats]]]:
         """Yield each category with its weights [r, V] and biases [V]."""

@@ -219,7 +219,10 @@ class Remapped:
         settled[list(errors)] = UNKNOWN
         here = {self.taxonomy.categories[code]: rows for code, rows in rows_by_code(settled).items()}
         blocks = [self._block(name, rows, found) for name, rows in sorted(here.items())]
-        return Predictions(self.taxonomy, catalog.ids, tuple(blocks), errors, guessed, found.notes)
+        unsure = self._unsure(found, here)
+        return Predictions(
+            self.taxonomy, catalog.ids, tuple(blocks), errors, guessed, found.notes, unsure=unsure
+        )
 
     def save(self, directory: Path) -> None:
         """Write the older predictor as it was into ``carried/``, and the mapping beside it."""
@@ -252,6 +255,20 @@ class Remapped:
         old = block.take(np.searchsorted(block.rows, rows), rows)
         opinions = tuple(self.carry.probs(category, opinion) for opinion in old.opinions)
         return Block(category, rows, self.carry.probs(category, old.probs), opinions)
+
+    def _unsure(self, found: Predictions, here: Mapping[str, Rows]) -> dict[int, tuple[str, ...]]:
+        """The attributes made of one that the older predictor gave no answer to, by row."""
+        unsure: dict[int, tuple[str, ...]] = {}
+        for category, rows in here.items() if found.unsure else ():
+            olds = {
+                choice.name: {m.old for m in self.carry.maps_of(category, choice.name)}
+                for choice in self.taxonomy.choices(category)
+            }
+            for row in rows.tolist():
+                silent = set(found.unsure.get(row, ()))
+                names = tuple(name for name, old in olds.items() if old & silent)
+                unsure |= {row: names} if names else {}
+        return unsure
 
     def _notes(self, catalog: Catalog) -> tuple[str, ...]:
         """What of the categories present was never learnt."""

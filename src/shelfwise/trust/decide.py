@@ -98,6 +98,7 @@ class Rule:
                 _hold(state_nA, candidate_nA, block, taxonomy, promise)
             if not every_cell:
                 self._leave_untrained(state_nA, candidate_nA, taxonomy, block.category)
+                predictions.mark_unsure(state_nA, raw)
             _mark_not_applicable(state_nA, candidate_nA, taxonomy, block.category)
             if not every_cell and predictions.familiarity is not None:
                 _flag(state_nA, block.rows, predictions.familiarity, alarm)

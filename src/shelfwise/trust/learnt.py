@@ -32,29 +32,49 @@ def out_of_fold(
         same: bool [N], the products whose pictures are known to be those of the same id in the evidence.
     """
     check_rows(predictions.ids, catalog)
-    first: dict[str, int] = {}
-    for row, id_ in enumerate(evidence.ids):
-        first[id_] = -1 if id_ in first else row
-    known_N = np.array([first.get(id_, -1) for id_ in catalog.ids], np.int64)
+    found_N = learnt_rows(catalog, evidence, same)
+    row_N = evidence_rows(catalog, evidence)
     blocks = []
     for block in predictions.blocks:
         learnt = evidence.block(block.category)
-        inside = np.isin(block.rows, catalog.rows(block.category))
-        if learnt is None or not inside.any():
+        found = found_N[block.rows] & np.isin(block.rows, catalog.rows(block.category))
+        if learnt is None or not found.any():
             blocks.append(block)
             continue
-        where = np.searchsorted(learnt.rows, known_N[block.rows])
+        where = np.searchsorted(learnt.rows, row_N[block.rows])
         where = np.minimum(where, len(learnt.rows) - 1)
-        found = inside & (known_N[block.rows] >= 0) & (learnt.rows[where] == known_N[block.rows])
-        if same is not None:
-            found &= np.asarray(same, bool)[block.rows]
-        else:
-            at = np.searchsorted(catalog.rows(block.category), block.rows)
-            labels = catalog.labels(block.category)[np.minimum(at, len(catalog.rows(block.category)) - 1)]
-            both = (labels >= 0) & (learnt.labels[where] >= 0)
-            found &= 2 * (both & (labels == learnt.labels[where])).sum(axis=1) >= both.sum(axis=1)
         blocks.append(replace(block, probs=np.where(found[:, None], learnt.probs[where], block.probs)))
     return replace(predictions, blocks=tuple(blocks))
+
+
+def learnt_rows(
+    catalog: Catalog, evidence: Evidence, same: npt.ArrayLike | None = None
+) -> npt.NDArray[np.bool_]:
+    """Return bool [N], the products that were learnt from and that the evidence has. Arguments: ``out_of_fold``."""
+    row_N, found_N = evidence_rows(catalog, evidence), np.zeros(len(catalog), bool)
+    for category in catalog.present:
+        learnt, rows = evidence.block(category), catalog.rows(category)
+        if learnt is None:
+            continue
+        where = np.searchsorted(learnt.rows, row_N[rows])
+        where = np.minimum(where, len(learnt.rows) - 1)
+        found = (row_N[rows] >= 0) & (learnt.rows[where] == row_N[rows])
+        if same is not None:
+            found &= np.asarray(same, bool)[rows]
+        else:
+            labels, stated = catalog.labels(category), learnt.labels[where]
+            both = (labels >= 0) & (stated >= 0)
+            found &= 2 * (both & (labels == stated)).sum(axis=1) >= both.sum(axis=1)
+        found_N[rows] = found
+    return found_N
+
+
+def evidence_rows(catalog: Catalog, evidence: Evidence) -> npt.NDArray[np.int64]:
+    """Return [N], the row of the evidence with each product's id; -1 where there is none, or several."""
+    first: dict[str, int] = {}
+    for row, id_ in enumerate(evidence.ids):
+        first[id_] = -1 if id_ in first else row
+    return np.array([first.get(id_, -1) for id_ in catalog.ids], np.int64)
 
 
 def look_alike_ids(

@@ -1,0 +1,171 @@
+"""Fine-tune: backbone and heads trained together, in phases; may learn from a teacher's Predictions.
+
+These are the options and nothing more: how a network learns from them is in ``training``, how it answers in
+``tuned``.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from shelfwise.catalog import Catalog
+from shelfwise.config import BackboneSpec, HeadsSpec, LossSpec, Options
+from shelfwise.data.augment import Augment, Mixing
+from shelfwise.data.pixels import MOST_BYTES, Mode
+from shelfwise.models.mmd import MMD
+from shelfwise.predictions import Machine, Predictor
+from shelfwise.registry import REGISTRIES, register
+from shelfwise.taxonomy import Taxonomy
+from shelfwise.train.optim import Optimiser, Phase, Rates
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Distil(Options):
+    """What is learnt from a teacher.
+
+    Attributes:
+        temperature: of both sides (Hinton, Vinyals and Dean 2015).
+        weight: the share of the loss that is the teacher's where a cell has both a label and a teacher.
+    """
+
+    temperature: float = Field(default=2.0, gt=0)
+    weight: float = Field(default=0.5, ge=0, le=1)
+
+
+class Lora(Options):
+    """Low-rank adapters that are trained instead of the backbone's own weights (Hu et al. 2021).
+
+    Attributes:
+        rank: of each adapter; 0 for none.
+        alpha: an adapter's output is scaled by ``alpha / rank``.
+        targets: last parts of the names of layers; left out, every linear layer.
+    """
+
+    rank: int = Field(default=0, ge=0)
+    alpha: float = Field(default=16.0, gt=0)
+    targets: tuple[str, ...] = ()
+
+
+@register.recipe("finetune")
+class FineTune(Options):
+    """A backbone and its heads, trained on the pictures.
+
+    Attributes:
+        backbone: what is tuned; the size it is tuned and answers at is its own option.
+        heads: on its features.
+        start: of the heads: ``probe``, the optimum on the features before they are tuned (linear heads on standardised
+            features only); ``random``; or ``auto``, the first where it can be.
+        start_l2: strength of the penalty of that optimum.
+        standardise: bring features to mean 0 and variance 1 before heads that take a vector.
+        dropout: of what heads take.
+        choice_loss: per labelled cell.
+        class_weight: power p of the class weights ``count ** -p``, mean 1: 0 none, 1 balanced.
+        logit_adjustment: tau of Menon et al. 2021; 0 for none.
+        sampler: ``shuffle`` shows each product once an epoch; ``weighted`` shows those with rare labels more often.
+        sampler_power: of ``weighted``: a product's weight is the mean over its labels of ``count ** -power``, each
+            attribute's scaled to a mean of 1.
+        augment: how training pictures are changed; evaluation never changes any.
+        mixing: which training pictures are mixed.
+        mmd: draws features of training pictures and of ``unlabelled`` together.
+        unlabelled: a table of products without labels, for ``mmd``.
+        unlabelled_images: its image folder; by default the table's own.
+        teacher: saved Predictions (``.parquet``) or a bundle whose answers are learnt from as well. For products that
+            it was fitted on take out-of-fold Predictions: on those a bundle says what it was told.
+        distil: how the teacher is learnt from.
+        phases: what is trained, for how long, at which rate; one after another.
+        optimiser: how weights follow gradients.
+        batch: products in a step, over all processes.
+        precision: of products and convolutions in training.
+        fold_batch_norm: fold the norms of a convolutional network into its convolutions, their statistics as they
+            are: a fifth faster on a CPU.
+        lora: adapters instead of the backbone's own weights.
+        checkpointing: compute activations twice instead of keeping them, where memory is short.
+        per_category: one network per category, each trained on its own products, over one split.
+        validation: the share of products, in near-duplicate groups, that epochs are scored on; 0 for none, and the
+            last epoch is kept.
+        metric: what they are scored by.
+        test_flips: answers are averages over a picture and its mirror image; half the speed.
+        margin: how much larger than the network's size training pictures are kept, to be cropped.
+        pixels: ``keep`` decoded training pictures on disk, or ``decode`` them in every epoch.
+        pixel_bytes: of all kept pictures; beyond it, they are decoded.
+        save_minutes: between checkpoints inside an epoch; the end of an epoch is one too, unless epochs are short.
+    """
+
+    concurrent: ClassVar[bool] = False
+
+    backbone: BackboneSpec = Field(
+        default_factory=lambda: REGISTRIES["backbone"].spec("lite0", size=160), validate_default=True
+    )
+    heads: HeadsSpec = Field(
+        default_factory=lambda: REGISTRIES["heads"].spec("linear"), validate_default=True
+    )
+    start: Literal["auto", "probe", "random"] = "auto"
+    start_l2: float = Field(default=0.1, gt=0)
+    standardise: bool = True
+    dropout: Share = 0.2
+    choice_loss: LossSpec = Field(
+        default_factory=lambda: REGISTRIES["loss"].spec("cross_entropy"), validate_default=True
+    )
+    class_weight: float = Field(default=0.5, ge=0, le=1)
+    logit_adjustment: float = Field(default=0.0, ge=0)
+    sampler: Literal["shuffle", "weighted"] = "shuffle"
+    sampler_power: float = Field(default=0.5, ge=0, le=1)
+    augment: Augment = Augment()
+    mixing: Mixing = Mixing()
+    mmd: MMD = MMD()
+    unlabelled: Path | None = None
+    unlabelled_images: Path | None = None
+    teacher: Path | None = None
+    distil: Distil = Distil()
+    phases: tuple[Phase, ...] = Field(
+        default=(Phase(epochs=6, lr=Rates(backbone=3e-4, heads=3e-3)),), min_length=1
+    )
+    optimiser: Optimiser = Optimiser(weight_decay=0.02, layer_decay=0.8, clip=5.0, warm_up=0.1, floor=0.04)
+    batch: int = Field(default=32, ge=1)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    fold_batch_norm: bool = True
+    lora: Lora = Lora()
+    checkpointing: bool = False
+    per_category: bool = False
+    validation: Share = 0.0
+    metric: Literal["harmonic_f1", "macro_f1", "micro_f1", "accuracy", "weighted_f1"] = "harmonic_f1"
+    test_flips: bool = False
+    margin: float = Field(default=1.1, ge=1, le=2)
+    pixels: Mode = "keep"
+    pixel_bytes: int = Field(default=MOST_BYTES, ge=0)
+    save_minutes: float = Field(default=5.0, ge=0)
+
+    @property
+    def name(self) -> str:
+        """The registered name."""
+        return "finetune"
+
+    def __hash__(self) -> int:
+        """Return the same for equal recipes; tables among the options have no hash of their own."""
+        return hash(json.dumps(self.table(), sort_keys=True, default=str))
+
+    def table(self) -> dict[str, Any]:
+        """Return the TOML table with every default written out."""
+        return {"name": self.name, **super().table()}
+
+    def fit(self, train: Catalog, valid: Catalog | None, machine: Machine, seed: int) -> Predictor:
+        """Train on the rows with a readable picture, a category and a label; see ``training.learn``.
+
+        A training that was interrupted goes on from its last checkpoint, and one that is finished is not repeated:
+        both are found by what they depend on, in ``machine.runs``.
+
+        Raises:
+            CatalogError: no such row.
+        """
+        from shelfwise.recipes.training import learn
+
+        return learn(self, train, valid, machine, seed)
+
+    def load(self, directory: Path, taxonomy: Taxonomy) -> Predictor:
+        """Read what ``TunedPredictor.save`` wrote."""
+        from shelfwise.recipes.tuned import load_tuned
+
+        return load_tuned(self, directory, taxonomy)

@@ -1,0 +1,419 @@
+"""A training run: one network, from products to weights; resumed where it was interrupted.
+
+It does not know how a step is taken (``train``), how answers are given (``tuned``) or which networks a fit needs
+(``training``). A run has a folder, named by a digest of everything that it depends on: its checkpoints while it goes
+on, its log, and its weights once it is finished.
+Legend: N products, B of one batch, A attributes (the most of any category), V values packed.
+"""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from shelfwise import metrics
+from shelfwise.catalog import Catalog
+from shelfwise.data.batches import Batch, Batches, Products
+from shelfwise.data.pixels import Pixels, read_pixels
+from shelfwise.errors import CatalogError, UsageError
+from shelfwise.files import cache_directory, replacing_directory
+from shelfwise.models.backbones import Backbone, Preprocess, build_backbone, version
+from shelfwise.models.distil import Teacher
+from shelfwise.models.engines import settle_device
+from shelfwise.models.losses import Objective, Sums, class_weights, value_counts
+from shelfwise.models.network import set_trainable
+from shelfwise.predictions import Machine
+from shelfwise.recipes.head_start import can_start, start_heads
+from shelfwise.recipes.tuned import Tuned
+from shelfwise.recipes.tuned_network import TunedNetwork, assemble_network
+from shelfwise.recipes.weights import read_arrays, write_arrays
+from shelfwise.taxonomy import Taxonomy
+from shelfwise.train import checkpoint
+from shelfwise.train.anatomy import Anatomy, Pair, Part
+from shelfwise.train.events import Event
+from shelfwise.train.loop import train as train_loop
+from shelfwise.train.place import process
+from shelfwise.train.track import Record, epochs_of, read_jsonl, record_of, tracker, write_epochs
+
+if TYPE_CHECKING:
+    from shelfwise.recipes.finetune import FineTune
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+#: Part of every run's name; raised when the same options come to mean another training.
+REVISION = 1
+#: Options that do not change what is learnt.
+HARMLESS = ("pixels", "pixel_bytes", "save_minutes", "test_flips")
+#: Pictures scored at once.
+SCORED = 64
+#: Between checkpoints at the ends of epochs: short ones are sooner repeated than saved.
+SAVE_MINUTES = 0.5
+CHECKPOINTS, FINISHED, EPOCHS = "checkpoints", "finished", "epochs.jsonl"
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """What all networks of one fit share."""
+
+    recipe: "FineTune"
+    machine: Machine
+    seed: int
+    unlabelled: Catalog | None
+    teacher: Mapping[str, tuple[str, Floats]]
+
+    def pixels(self, catalog: Catalog, preprocess: Preprocess) -> Pixels:
+        """Return the pictures of a catalogue under a preprocess."""
+        table = json.dumps([preprocess.table(), version("pillow")], sort_keys=True)
+        return read_pixels(
+            catalog.images,
+            preprocess.array,
+            preprocess.size,
+            hashlib.sha256(table.encode()).hexdigest()[:32],
+            errors=catalog.image_errors,
+            cache=cache_directory(self.machine.cache),
+            mode=self.recipe.pixels,
+            most_bytes=self.recipe.pixel_bytes,
+            jobs=self.machine.jobs,
+            progress=self.machine.progress,
+        )
+
+
+def training_preprocess(recipe: "FineTune", backbone: Backbone) -> Preprocess:
+    """Return how training pictures are kept: as for evaluation, with a margin where they are cropped."""
+    given = backbone.train_preprocess
+    if not recipe.augment.crop.probability:
+        return given
+    height, width = (round(side * recipe.margin) for side in given.size)
+    return replace(given, size=(height, width))
+
+
+class Run:
+    """The training of one network.
+
+    Attributes:
+        counts: per category, the labels of each packed value.
+        learnt: notes for the report.
+        epochs: what each epoch came to, once it is trained.
+    """
+
+    def __init__(
+        self, shared: Shared, name: str, taxonomy: Taxonomy, train: Catalog, valid: Catalog | None
+    ) -> None:
+        self.shared, self.recipe, self.name, self.taxonomy = shared, shared.recipe, name, taxonomy
+        self.backbone = build_backbone(self.recipe.backbone)
+        preprocess = training_preprocess(self.recipe, self.backbone)
+        pixels = shared.pixels(train, preprocess)
+        readable = np.flatnonzero(pixels.readable)
+        if not len(readable):
+            raise CatalogError(f"{train.source}: no product that can be learnt from has a readable picture")
+        self.learnt = list(pixels.notes)
+        self.epochs: list[Record] = []
+        if len(readable) < len(train):
+            first = next(iter(pixels.errors))
+            self.learnt.append(
+                f"{len(train) - len(readable):,} of {len(train):,} products were left out of training: their pictures "
+                f"cannot be read, the first is that of {train.ids[first]!r} ({pixels.errors[first]})"
+            )
+        self.digests = [pixels.digests[row] for row in readable.tolist()]
+        self.train = train.select(readable)
+        self.counts = {category: self._counts(category) for category in taxonomy.categories}
+        self.products = self._products(self.train, pixels, readable)
+        self.valid: Products | None = None
+        if valid is not None:
+            seen = shared.pixels(valid, self.backbone.preprocess)
+            rows = np.flatnonzero(seen.readable)
+            self.valid = self._products(valid.select(rows), seen, rows) if len(rows) else None
+        self.extra: Products | None = None
+        if shared.unlabelled is not None:
+            others = shared.pixels(shared.unlabelled, preprocess)
+            rows = np.flatnonzero(others.readable)
+            self.extra = self._products(shared.unlabelled.select(rows), others, rows)
+            self.digests += [others.digests[row] for row in rows.tolist()]
+
+    def _counts(self, category: str) -> Ints:
+        return value_counts(self.train, category)
+
+    def _products(self, catalog: Catalog, pixels: Pixels, rows: Ints) -> Products:
+        names = catalog.taxonomy.categories
+        codes = np.array([self.taxonomy.category_codes.get(name, -1) for name in names], np.int64)
+        category_N = np.where(catalog.category >= 0, codes[np.maximum(catalog.category, 0)], -1)
+        most = max(len(self.taxonomy.choices(name)) for name in self.taxonomy.categories)
+        labels_NA = np.full((len(catalog), most), -1, np.int64)
+        for name in catalog.present:
+            if name in self.taxonomy.entries:
+                labels_nA = catalog.labels(name)
+                labels_NA[catalog.rows(name), : labels_nA.shape[1]] = labels_nA
+        return Products(catalog.ids, pixels, rows, category_N, labels_NA)
+
+    @cached_property
+    def folder(self) -> Path:
+        """The folder of this run, named by all that it depends on."""
+        recipe, shared = self.recipe, self.shared
+        table = {key: value for key, value in recipe.table().items() if key not in HARMLESS}
+        parts: list[Any] = [REVISION, table, self.taxonomy.hash, shared.seed, self.backbone.fingerprint]
+        parts += [version("torch"), version("timm"), self.name]
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
+        for products in (self.products, self.valid):
+            if products is not None:
+                digest.update("\x1f".join(products.ids).encode())
+                digest.update(products.category.tobytes() + products.labels.tobytes())
+        for content in self.digests:
+            digest.update(content or b"")
+        for id_ in self.products.ids if shared.teacher else ():
+            category, probs_V = shared.teacher.get(id_, ("", np.zeros(0, np.float32)))
+            digest.update(category.encode() + probs_V.tobytes())
+        runs = shared.machine.runs or cache_directory(shared.machine.cache) / "runs"
+        return runs / f"finetune-{digest.hexdigest()[:16]}"
+
+    def network(self) -> Tuned:
+        """Return the trained network; a finished run is read, an interrupted one goes on."""
+        network = assemble_network(self.recipe, self.backbone, self.taxonomy, self.counts, self.shared.seed)
+        finished = self.folder / FINISHED
+        if finished.is_dir():
+            arrays, _ = read_arrays(finished)
+            weights = {key: torch.from_numpy(value) for key, value in arrays.items()}
+            network.load_state_dict(weights, strict=True)
+            self.epochs = read_jsonl(finished / EPOCHS)
+        else:
+            self._train(network)
+            if process()[0] == 0:
+                self._finish(network, finished)
+        network.eval()
+        preprocess, family = self.backbone.preprocess, self.backbone.family
+        return Tuned(network, self.taxonomy, self.counts, preprocess, family, self.recipe.test_flips)
+
+    def _finish(self, network: TunedNetwork, finished: Path) -> None:
+        """Keep the weights and what the epochs came to; the checkpoints have served."""
+        with replacing_directory(finished) as folder:
+            state = network.state_dict()
+            write_arrays(folder, {key: value.numpy() for key, value in state.items()}, {})
+            write_epochs(folder / EPOCHS, self.epochs)
+        shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
+        (self.folder / EPOCHS).unlink(missing_ok=True)
+
+    def _train(self, network: TunedNetwork) -> None:
+        """Train in place, with checkpoints."""
+        recipe, machine = self.recipe, self.shared.machine
+        self._start(network)
+        if recipe.checkpointing:
+            _save_memory(network)
+        if recipe.lora.rank:
+            from shelfwise.models.lora import add_lora
+
+            lora, seed = recipe.lora, self.shared.seed
+            add_lora(network, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, seed=seed)
+        device = settle_device(machine.device)
+        objective = Objective(
+            self.taxonomy,
+            recipe.choice_loss,
+            counts=self.counts,
+            power=recipe.class_weight,
+            logit_adjustment=recipe.logit_adjustment,
+        ).to(device)
+        found = checkpoint.load_last(self.folder / CHECKPOINTS)
+        self.learnt += found.notes
+        self.epochs = self._epochs_until(0 if found.state is None else found.state.step)
+        events = train_loop(
+            network,
+            self._step(network, objective),
+            self._batches(device),
+            recipe.phases,
+            recipe.optimiser,
+            seed=self.shared.seed,
+            precision=recipe.precision,
+            device=device,
+            validate=None if self.valid is None else self._validate,
+            resume=found.state,
+            anatomy=self._anatomy(network, objective),
+        )
+        with tracker(machine.track, self.folder, machine.progress) as track:
+            saved = time.monotonic()
+            for event in events:
+                track(event)
+                if event.main:
+                    saved = self._keep(event, saved)
+        network.cpu()
+        if recipe.lora.rank:
+            from shelfwise.models.lora import merge_lora
+
+            merge_lora(network)
+
+    def _start(self, network: TunedNetwork) -> None:
+        """Give the heads their start; a run that goes on needs the same one, to know that it is the same run."""
+        recipe = self.recipe
+        if recipe.start == "random" or (recipe.start == "auto" and not can_start(network)):
+            return
+        network.eval()
+        untuned = Tuned(network, self.taxonomy, self.counts, self.backbone.preprocess, self.backbone.family, False)
+        start_heads(
+            untuned, self.train, self.shared.machine, l2=recipe.start_l2, class_weight=recipe.class_weight
+        )
+
+    def _keep(self, event: Event, saved: float) -> float:
+        """Write a checkpoint where it is time for one; return when the last one was written."""
+        if event.kind == "epoch":
+            self.epochs += epochs_of([record_of(event)])
+            write_epochs(self.folder / EPOCHS, self.epochs)
+        minutes = (
+            self.recipe.save_minutes if event.kind == "step" else min(SAVE_MINUTES, self.recipe.save_minutes)
+        )
+        if event.kind != "phase" and time.monotonic() - saved < 60 * minutes:
+            return saved
+        checkpoint.save(self.folder / CHECKPOINTS, event.state())
+        return time.monotonic()
+
+    def _epochs_until(self, step: int) -> list[Record]:
+        """What the epochs came to that a run which goes on from a step has behind it."""
+        path = self.folder / EPOCHS
+        return [record for record in read_jsonl(path) if record["step"] <= step] if path.is_file() else []
+
+    def _batches(self, device: str) -> Batches:
+        recipe, products = self.recipe, self.products
+        if recipe.sampler == "weighted":
+            products = replace(products, weights=self._weights())
+        number, count = process()
+        mixes = bool(recipe.mixing.mixup or recipe.mixing.cutmix)
+        return Batches(
+            products,
+            self.taxonomy,
+            self.backbone.preprocess.size,
+            recipe.batch,
+            self.shared.seed,
+            recipe.augment,
+            recipe.mixing if mixes else None,
+            sum(phase.epochs for phase in recipe.phases),
+            self.extra,
+            number,
+            count,
+            finish_ahead=device != "cpu",
+        )
+
+    def _weights(self) -> npt.NDArray[np.float64]:
+        """How often each product is shown: the mean weight of its labels, each attribute's mean being 1."""
+        sum_N, count_N = np.zeros((2, len(self.products)))
+        for code, category in enumerate(self.taxonomy.categories):
+            rows = np.flatnonzero(self.products.category == code)
+            for attribute, part in enumerate(self.taxonomy.slices(category)):
+                label_n = self.products.labels[rows, attribute]
+                stated = label_n >= 0
+                weight_K = class_weights(self.counts[category][part], self.recipe.sampler_power)
+                sum_N[rows[stated]] += weight_K[label_n[stated]]
+                count_N[rows[stated]] += 1
+        return np.asarray(sum_N / np.maximum(count_N, 1))
+
+    def _step(self, network: TunedNetwork, objective: Objective) -> Callable[[Batch], Sums]:
+        """From a batch to its loss."""
+        mmd, distil = self.recipe.mmd, self.recipe.distil
+        probs_NV = self._taught()
+
+        def step(batch: Batch) -> Sums:
+            images, count = batch.images_BHWC, len(batch.category_B)
+            if batch.unlabelled_UHWC is not None:
+                images = torch.cat([images, batch.unlabelled_UHWC.to(images.dtype)])
+            outputs = network(images, batch.category_B)
+            teacher = None
+            if probs_NV is not None:
+                rows_B = batch.rows_B.cpu()
+                probs_BV = probs_NV[rows_B].to(images.device)
+                teacher = Teacher(probs_BV, distil.temperature, distil.weight)
+            sums = objective.sums(outputs, batch.labels_BA, mixed=batch.mixed, teacher=teacher)
+            if batch.unlabelled_UHWC is None or network.seen is None:
+                return sums
+            return sums.plus(mmd.loss(network.seen[:count], network.seen[count:]))
+
+        return step
+
+    def _taught(self) -> Tensor | None:
+        """The teacher's packed probabilities float32 [N, most values of any category]; NaN where it says nothing."""
+        if not self.shared.teacher:
+            return None
+        most = max(self.taxonomy.width(name) for name in self.taxonomy.categories)
+        probs_NV = np.full((len(self.products), most), np.nan, np.float32)
+        for row, (id_, code) in enumerate(
+            zip(self.products.ids, self.products.category.tolist(), strict=True)
+        ):
+            category, probs_V = self.shared.teacher.get(id_, ("", np.zeros(0, np.float32)))
+            if category == self.taxonomy.categories[code]:
+                probs_NV[row, : len(probs_V)] = probs_V
+        return torch.from_numpy(probs_NV)
+
+    def _validate(self, network: nn.Module) -> Mapping[Pair, float]:
+        """Score the network on the products held out, by (category, attribute)."""
+        products = self.valid
+        assert products is not None
+        device = next(network.parameters()).device
+        answers_NA = np.full_like(products.labels, -1)
+        with torch.inference_mode():
+            for start in range(0, len(products), SCORED):
+                rows = np.arange(start, min(start + SCORED, len(products)))
+                images = torch.from_numpy(products.pixels.take(products.rows[rows])).to(device)
+                category_B = torch.from_numpy(products.category[rows]).to(device)
+                for category, at, logits_nV in network(images, category_B):
+                    for attribute, part in enumerate(self.taxonomy.slices(category)):
+                        best = logits_nV[:, part].argmax(dim=1).cpu().numpy()
+                        answers_NA[rows[at.cpu().numpy()], attribute] = best
+        scores: dict[Pair, float] = {}
+        for code, category in enumerate(self.taxonomy.categories):
+            rows = np.flatnonzero(products.category == code)
+            for attribute, choice in enumerate(self.taxonomy.choices(category)):
+                truth, answer = products.labels[rows, attribute], answers_NA[rows, attribute]
+                score = metrics.score(self.recipe.metric, truth, answer, len(choice.values))
+                scores[category, choice.name] = score
+        return scores
+
+    def _anatomy(self, network: TunedNetwork, objective: Objective) -> Anatomy:
+        groups = network.layer_groups
+        if self.recipe.lora.rank:
+            groups = tuple(
+                (name, names if name == "heads" else tuple(n for n in names if "lora_" in n))
+                for name, names in groups
+            )
+        return Anatomy(groups, objective.pairs, _head_parts(network, objective.pairs), set_trainable)  # type: ignore[arg-type]
+
+
+def _head_parts(network: TunedNetwork, pairs: tuple[Pair, ...]) -> dict[Pair, list[Part]]:
+    """Where each head lies in the tensors that hold several, as boxes; none where heads cannot be taken apart."""
+    find = getattr(network.heads, "masks", None)
+    if find is None:
+        return {}
+    parts: dict[Pair, list[Part]] = {}
+    for pair in pairs:
+        parts[pair] = []
+        for name, mask in find(*pair).items():
+            parts[pair] += [(f"heads.{name}", box) for box in _boxes(mask)]
+    return parts
+
+
+def _boxes(mask: Tensor) -> Iterator[tuple[slice, ...]]:
+    """Yield boxes that a mask is made of: one for every run along the first axis."""
+    inside = mask.nonzero()
+    if not len(inside):
+        return
+    starts = torch.cat([torch.ones(1, dtype=torch.bool), inside[1:, 0] - inside[:-1, 0] > 1])
+    for run in torch.tensor_split(inside, starts.nonzero().flatten()[1:]):
+        low, high = run.amin(dim=0).tolist(), (run.amax(dim=0) + 1).tolist()
+        yield tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+
+
+def _save_memory(network: TunedNetwork) -> None:
+    """Let the tower compute activations again instead of keeping them.
+
+    Raises:
+        UsageError: it does not know how.
+    """
+    for part in network.tower.modules():
+        switch = getattr(part, "set_grad_checkpointing", None)
+        if switch is not None:
+            switch(True)
+            return
+    raise UsageError("checkpointing: this backbone does not know how to compute activations again")

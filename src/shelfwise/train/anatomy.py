@@ -1,0 +1,123 @@
+"""Anatomy of a network for training: layer groups, heads as parts of tensors, what a phase trains.
+
+It knows no backbone and no taxonomy: only names of parameters and, where heads lie packed in one tensor, which
+slice of it belongs to which head.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from shelfwise.errors import UsageError, listing, suggest
+from shelfwise.train.optim import HEADS, LayerGroups, Phase
+
+#: A head: (category, attribute).
+Pair = tuple[str, str]
+#: Part of a tensor: its name, and the slices along its first axes.
+Part = tuple[str, tuple[slice, ...]]
+SetTrainable = Callable[[nn.Module, Collection[str]], None]
+
+
+def set_trainable(network: nn.Module, names: Collection[str]) -> None:
+    """Let exactly the named parameters require gradients; put modules that train nothing into eval mode.
+
+    A module without parameters, such as dropout, is as the nearest module around it that has some.
+    """
+    wanted = set(names)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name in wanted)
+    _set_modes(network, network.training)
+
+
+def _set_modes(module: nn.Module, around: bool) -> None:
+    wanted = [parameter.requires_grad for parameter in module.parameters()]
+    on = around and (not wanted or any(wanted))
+    module.training = on
+    for child in module.children():
+        _set_modes(child, on)
+
+
+@dataclass(frozen=True, eq=False)
+class Anatomy:
+    """What the loop has to know of a network.
+
+    Attributes:
+        layer_groups: from the stem to the heads; without them everything whose name begins with ``heads.`` is the
+            heads, the rest one group.
+        pairs: the order of ``Sums.pair_loss`` and ``Sums.pair_labels``.
+        heads: for each pair the parts of tensors (parameters and buffers) that are its head's alone.
+        set_trainable: makes exactly the named parameters trainable, and what is frozen eval.
+    """
+
+    layer_groups: LayerGroups = ()
+    pairs: Sequence[Pair] = ()
+    heads: Mapping[Pair, Sequence[Part]] = field(default_factory=dict)
+    set_trainable: SetTrainable = set_trainable
+
+    def complete(self, network: nn.Module) -> "Anatomy":
+        """Return the anatomy with the network's own layer groups, or two by name, where it has none."""
+        if self.layer_groups:
+            return self
+        groups = getattr(network, "layer_groups", None)
+        if groups is None:
+            names = [name for name, _ in network.named_parameters()]
+            heads = [name for name in names if name.startswith(f"{HEADS}.")]
+            groups = [("backbone", [name for name in names if name not in set(heads)]), (HEADS, heads)]
+        return Anatomy(groups, self.pairs, self.heads, self.set_trainable)
+
+
+def trained(anatomy: Anatomy, phase: Phase) -> tuple[frozenset[str], tuple[Pair, ...] | None]:
+    """Return the parameters that a phase trains and, where it trains only some heads, which.
+
+    Raises:
+        UsageError: a name that is neither a layer group nor a head, or more layer groups than there are.
+    """
+    groups = {name: list(names) for name, names in anatomy.layer_groups}
+    if phase.train == "all":
+        return frozenset(name for names in groups.values() for name in names), None
+    if phase.train == "heads":
+        return frozenset(groups[HEADS]), None
+    if phase.train == "each head":
+        return frozenset(name for parts in anatomy.heads.values() for name, _ in parts), None
+    if isinstance(phase.train, int):
+        if phase.train >= len(groups):
+            raise UsageError(
+                f"train = {phase.train}: the backbone has {len(groups) - 1} layer groups; 'all' trains all of it"
+            )
+        return frozenset(n for _, names in list(groups.items())[-1 - phase.train :] for n in names), None
+    heads = {"/".join(pair): pair for pair in anatomy.heads}
+    unknown = [name for name in phase.train if name not in groups and name not in heads]
+    if unknown:
+        known = [*groups, *heads]
+        hint = suggest(unknown[0], known) or f"Known: {listing(known)}."
+        raise UsageError(f"train: {unknown[0]!r} is neither a layer group nor a head. {hint}")
+    some = tuple(heads[name] for name in phase.train if name in heads)
+    names = [n for name in phase.train for n in groups.get(name, ())]
+    if HEADS in phase.train or not some:
+        return frozenset(names), None
+    return frozenset([*names, *(name for pair in some for name, _ in anatomy.heads[pair])]), some
+
+
+def outside(
+    anatomy: Anatomy, some: Collection[Pair], tensors: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Return, for every tensor that only partly belongs to some heads, bool [its shape], what does not."""
+    masks: dict[str, torch.Tensor] = {}
+    for pair in some:
+        for name, index in anatomy.heads[pair]:
+            if name in tensors:
+                mask = masks.setdefault(name, torch.ones_like(tensors[name], dtype=torch.bool))
+                mask[index] = False
+    return {name: mask for name, mask in masks.items() if bool(mask.any())}
+
+
+def separate(anatomy: Anatomy, tensors: Mapping[str, torch.Tensor], names: Collection[str]) -> bool:
+    """Whether the named parameters are heads and nothing else, each element in exactly one head."""
+    owners = {name: torch.zeros(tensors[name].shape, dtype=torch.uint8) for name in names}
+    for parts in anatomy.heads.values():
+        for name, index in parts:
+            if name in owners:
+                owners[name][index] += 1
+    return bool(anatomy.heads) and all(bool((owner == 1).all()) for owner in owners.values())
