@@ -6,7 +6,6 @@ everything else is as the file says.
 
 import json
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from shelfwise.evaluate import evaluate
 from shelfwise.predictions import Machine
 from shelfwise.rendering import render_catalog
 from shelfwise.start import fit_run
+from tiny_qwen import tiny_qwen
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "examples").glob("*.toml"))
 #: The stand-in of every network: same kind of layers, a hundredth of the size or less.
@@ -69,8 +69,13 @@ TEXT = {"context_length": 16, "vocab_size": 128, "width": 32, "heads": 2, "layer
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("examples")
     render_catalog(directory, products=200, size=(96, 128))
-    named = pl.read_csv(directory / "catalog.csv", infer_schema=False)
-    named.rename({"pattern": "article_type"}, strict=False).write_csv(directory / "named.csv")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("few")
+    render_catalog(directory, products=40, size=(48, 64))
     return directory
 
 
@@ -80,7 +85,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
 
 
 @pytest.fixture(scope="module")
-def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tiny models under names of our own, in open_clip's list."""
     from shelfwise.models.torchvision_repair import import_torchvision
 
@@ -91,7 +96,6 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         whole = {"embed_dim": 64, "text_cfg": TEXT, **config}
         (folder / f"tiny-{name}.json").write_text(json.dumps(whole), encoding="utf-8")
     open_clip.add_model_config(folder)
-    yield
 
 
 def tiny(backbone: Any) -> dict[str, Any]:
@@ -136,12 +140,14 @@ def run_of(path: Path, demo: Path) -> RunOptions:
     """The run of a file, on the rendered catalogue."""
     table = tomllib.loads(path.read_text(encoding="utf-8"))
     named = "attributes" not in table["data"]
-    data = table["data"] | {"catalog": str(demo / ("named.csv" if named else "train.csv")), "evidence": 0.3}
+    data = table["data"] | {"catalog": str(demo / ("catalog.csv" if named else "train.csv")), "evidence": 0.3}
     data["images"] = str(demo if named else demo / "train_images")
     if not named:
         data["attributes"] = str(demo / "category_attributes.parquet")
     else:
-        data = {key: value for key, value in data.items() if key not in ("choice", "aliases", "attribute_aliases")}
+        data = {
+            key: value for key, value in data.items() if key not in ("choice", "aliases", "attribute_aliases")
+        }
     recipe = smaller(table["recipe"])
     if "unlabelled" in recipe:
         recipe |= {"unlabelled": str(demo / "test.csv"), "unlabelled_images": str(demo / "test_images")}
@@ -156,7 +162,23 @@ def run_of(path: Path, demo: Path) -> RunOptions:
 def test_example_runs_from_table_to_score(
     path: Path, demo: Path, machine: Machine, tiny_clip: None, tmp_path: Path, one_thread: None
 ) -> None:
-    options = run_of(path, demo)
+    run_whole(run_of(path, demo), demo, machine, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft, of transformers 5
+def test_the_questions_to_a_model_run_from_table_to_score(
+    few: Path, machine: Machine, tmp_path: Path, one_thread: None
+) -> None:
+    path = next(path for path in EXAMPLES if path.stem == "qwen_vqa")
+    options = run_of(path, few)
+    recipe = dict(options.recipe) | {"model": str(tiny_qwen(tmp_path / "model")), "size": 56}
+    recipe["lora"] = dict(recipe["lora"]) | {"epochs": 1, "products": 4}
+    run_whole(options.model_copy(update={"recipe": recipe}), few, machine, tmp_path)
+
+
+def run_whole(options: RunOptions, demo: Path, machine: Machine, tmp_path: Path) -> None:
+    """Fit, save, load, predict and evaluate."""
     bundle, catalog = fit_run(options, machine=machine)
     bundle.save(tmp_path / "bundle")
     loaded = load(tmp_path / "bundle")

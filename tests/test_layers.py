@@ -21,30 +21,33 @@ LAYERS = {
     2: "plaintext metrics align report changes changes.change changes.renames changes.diff changes.relayout "
     "changes.affected changes.recode "
     "data data.images data.headers data.colour data.store data.facts data.group data.clean data.alike data.small "
-    "data.background",
+    "data.background data.pixels",
     3: "models models.backbones models.towers models.weights models.clip_tower models.engines models.runners "
     "models.parity models.embed models.heads models.losses models.nearest models.approximate models.solver "
     "models.attention_heads models.squeeze_excitation models.shared_heads models.network models.batchnorm "
     "models.lora models.timm_tower models.transformers_tower "
-    "models.distil models.mmd data.augment data.mixing data.warp "
+    "models.distil models.mmd data.augment data.mixing data.warp data.batches "
     "models.torchvision_repair models.chat models.vision_language models.vision_tuning shelves rendering "
     "trust trust.evidence trust.calibrate trust.decide trust.promise trust.costs trust.audit trust.suspects "
     "trust.noise trust.learnt "
     "trust.claims trust.lexicon trust.sequences trust.wording",
-    4: "train train.memory train.optim train.anatomy train.best train.gradients train.checkpoint train.events train.place "
-    "train.course train.run train.loop train.track",
+    4: "train train.memory train.optim train.anatomy train.best train.gradients train.checkpoint train.events "
+    "train.place train.course train.run train.loop train.track",
     5: "crossfit recipes.simplex recipes.sides recipes.blend recipes.stacking recipes.gate recipes.held "
     "recipes.ensemble "
     "recipes.vqa recipes.vqa_predictor recipes.vqa_remote recipes.vqa_local recipes.questions recipes.replies "
     "recipes.spread recipes.recall recipes.conversations "
     "recipes recipes.features recipes.routing recipes.votes recipes.weights recipes.probe "
-    "recipes.neighbours recipes.remapped recipes.index recipes.oddness recipes.treatments recipes.treated",
+    "recipes.neighbours recipes.remapped recipes.index recipes.oddness recipes.treatments recipes.treated "
+    "recipes.finetune recipes.training recipes.training_run recipes.tuned recipes.tuned_network recipes.head_start "
+    "recipes.teacher",
     6: "evaluate describe",
     7: "bundle card pages pages.parts pages.svg pages.curves pages.charts pages.certainty pages.scores "
     "pages.prices pages.stock pages.gallery pages.differences pages.run",
     8: "fit expect advice start migrate auditing blending trials search",
     9: "demo toys testing head_contract",
-    10: "cli cli.options cli.learn cli.answer cli.inspect cli.audit cli.search cli.taxonomy cli.vqa cli.blend cli.__main__",
+    10: "cli cli.options cli.learn cli.answer cli.inspect cli.audit cli.search cli.taxonomy cli.vqa "
+    "cli.blend cli.__main__",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 #: Two branches of layer 2 that know nothing of each other.

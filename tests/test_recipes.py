@@ -22,6 +22,7 @@ from shelfwise.testing import check_options, check_recipe
 QUICK = {
     "probe": ({"backbone": "toy"}, {"backbone": "toy", "components": 40, "class_weight": 0.0, "l2": 1.0}),
     "neighbours": ({"backbone": "toy"}, {"backbone": "toy", "k": 1}, {"backbone": "toy", "by": "hash"}),
+    "finetune": ({"backbone": "toy", "phases": [{"epochs": 4, "lr": 1e-2}], "optimiser": {"warm_up": 0.1}},),
     "treated": ({"recipe": {"name": "probe", "backbone": "toy"}},),
     # Other ways to combine: test_ensemble.py.
     "ensemble": ({"members": [{"name": "probe", "backbone": "toy"}, {"name": "neighbours", "by": "hash"}]},),

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from shelfwise.migrate import migrate
     from shelfwise.models.embed import embed
     from shelfwise.predictions import Machine, Predictions
-    from shelfwise.recipes.finetune import FineTune
     from shelfwise.recipes.blend import blend, blend_weights
     from shelfwise.recipes.ensemble import Ensemble
+    from shelfwise.recipes.finetune import FineTune
     from shelfwise.recipes.neighbours import Neighbours
     from shelfwise.recipes.probe import Probe
     from shelfwise.recipes.treated import Treated
@@ -102,9 +102,9 @@ __all__ = [
     "DecideOptions",
     "Ensemble",
     "Evidence",
-    "FineTune",
     "Finding",
     "Findings",
+    "FineTune",
     "Folds",
     "Machine",
     "Neighbours",

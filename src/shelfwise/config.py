@@ -298,7 +298,7 @@ def _from_folder(recipe: dict[str, Any], folder: Path) -> None:
     for key, option in getattr(model, "model_fields", {}).items():
         if isinstance(recipe.get(key), str) and option.annotation in (Path, Path | None):
             recipe[key] = str(folder / recipe[key])
-    members = recipe.get("members")
+    members: Any = recipe.get("members")
     for at, member in enumerate(members if isinstance(members, list) else ()):
         if isinstance(member, str):  # the path of a bundle
             members[at] = str(folder / member)

@@ -159,7 +159,13 @@ def expect(
 
 
 def expect_of(
-    found: Predictions, catalog: Catalog, groups: Ints, folds: Folds, *, metric: str = "harmonic_f1", seed: int = 0
+    found: Predictions,
+    catalog: Catalog,
+    groups: Ints,
+    folds: Folds,
+    *,
+    metric: str = "harmonic_f1",
+    seed: int = 0,
 ) -> Expectation:
     """Score predictions that are out of fold already, and the rule fitted on them.
 

@@ -56,7 +56,13 @@ def blend(
     columns = columns_of(id, category, image, "", "", "")
     with machine_of(cache, jobs, device, engine) as machine:
         blended, catalog = blend_bundles(
-            bundles, on, images=images, columns=columns, metric=metric or None, seed=seed or 0, machine=machine
+            bundles,
+            on,
+            images=images,
+            columns=columns,
+            metric=metric or None,
+            seed=seed or 0,
+            machine=machine,
         )
         blended.save(out)
     say(catalog.findings)

@@ -47,7 +47,8 @@ Cache = Annotated[
     Path | None, typer.Option(help="Cache folder; by default SHELFWISE_CACHE or ~/.cache/shelfwise.")
 ]
 Runs = Annotated[
-    Path | None, typer.Option(help="Folder of checkpoints and logs of trainings; by default inside the cache.")
+    Path | None,
+    typer.Option(help="Folder of checkpoints and logs of trainings; by default inside the cache."),
 ]
 Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write the page: .html.")]
 Metric = Annotated[str, typer.Option(help="The metric that leads; see: shelfwise list metrics.")]

@@ -72,8 +72,8 @@ class FineTune(Options):
         mmd: draws features of training pictures and of ``unlabelled`` together.
         unlabelled: a table of products without labels, for ``mmd``.
         unlabelled_images: its image folder; by default the table's own.
-        teacher: saved Predictions (``.parquet``) or a bundle whose answers are learnt from as well. For products that
-            it was fitted on take out-of-fold Predictions: on those a bundle says what it was told.
+        teacher: saved Predictions (``.parquet``) or a bundle whose answers are learnt from as well. Of products that it
+            has learnt from, a bundle says what its evidence says out of fold.
         distil: how the teacher is learnt from.
         phases: what is trained, for how long, at which rate; one after another.
         optimiser: how weights follow gradients.
@@ -103,7 +103,7 @@ class FineTune(Options):
         default_factory=lambda: REGISTRIES["heads"].spec("linear"), validate_default=True
     )
     start: Literal["auto", "probe", "random"] = "auto"
-    start_l2: float = Field(default=0.1, gt=0)
+    start_l2: float = Field(default=0.3, gt=0)
     standardise: bool = True
     dropout: Share = 0.2
     choice_loss: LossSpec = Field(

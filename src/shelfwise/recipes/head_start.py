@@ -72,6 +72,6 @@ def start_heads(tuned: "Tuned", train: Catalog, machine: Machine, *, l2: float, 
         network.norm.running_var.copy_(torch.from_numpy(variance_D))  # type: ignore[union-attr]
         network.norm.settled = True
         for category, (weight_rV, bias_V) in solved:
-            part: Any = network.heads.of[str(tuned.taxonomy.category_codes[category])]  # type: ignore[index, union-attr]
+            part: Any = network.heads.of[str(tuned.taxonomy.category_codes[category])]  # type: ignore[index]
             part.last_weight.copy_(axes_Dr @ torch.from_numpy(weight_rV))
             part.last_bias.copy_(torch.from_numpy(bias_V))

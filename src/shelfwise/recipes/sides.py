@@ -158,7 +158,8 @@ def side_by_side(predictions: Sequence[Predictions], names: Sequence[str] = ()) 
     blocks.sort(key=lambda side: side.category)
     unsure: dict[int, tuple[str, ...]] = {}
     for side in blocks:
-        choices, nobody_nA = first.taxonomy.choices(side.category), ~side.says.any(axis=0)
+        choices = first.taxonomy.choices(side.category)
+        nobody_nA: npt.NDArray[np.bool_] = ~np.any(side.says, axis=0)
         for at in np.flatnonzero(nobody_nA.any(axis=1)).tolist():
             names_at = tuple(c.name for c, none in zip(choices, nobody_nA[at], strict=True) if none)
             unsure[int(side.rows[at])] = names_at

@@ -10,7 +10,8 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,7 @@ from shelfwise import metrics
 from shelfwise.catalog import Catalog
 from shelfwise.data.batches import Batch, Batches, Products
 from shelfwise.data.pixels import Pixels, read_pixels
-from shelfwise.errors import CatalogError, UsageError
+from shelfwise.errors import CatalogError
 from shelfwise.files import cache_directory, replacing_directory
 from shelfwise.models.backbones import Backbone, Preprocess, build_backbone, version
 from shelfwise.models.distil import Teacher
@@ -35,11 +36,11 @@ from shelfwise.models.network import set_trainable
 from shelfwise.predictions import Machine
 from shelfwise.recipes.head_start import can_start, start_heads
 from shelfwise.recipes.tuned import Tuned
-from shelfwise.recipes.tuned_network import TunedNetwork, assemble_network
+from shelfwise.recipes.tuned_network import TunedNetwork, assemble_network, head_parts, save_memory
 from shelfwise.recipes.weights import read_arrays, write_arrays
 from shelfwise.taxonomy import Taxonomy
 from shelfwise.train import checkpoint
-from shelfwise.train.anatomy import Anatomy, Pair, Part
+from shelfwise.train.anatomy import Anatomy, Pair
 from shelfwise.train.events import Event
 from shelfwise.train.loop import train as train_loop
 from shelfwise.train.place import process
@@ -206,7 +207,7 @@ class Run:
         recipe, machine = self.recipe, self.shared.machine
         self._start(network)
         if recipe.checkpointing:
-            _save_memory(network)
+            save_memory(network)
         if recipe.lora.rank:
             from shelfwise.models.lora import add_lora
 
@@ -236,7 +237,8 @@ class Run:
             resume=found.state,
             anatomy=self._anatomy(network, objective),
         )
-        with tracker(machine.track, self.folder, machine.progress) as track:
+        # Closed here, not some time later: closing puts weights and the state of all draws back into place.
+        with closing(events), tracker(machine.track, self.folder, machine.progress) as track:
             saved = time.monotonic()
             for event in events:
                 track(event)
@@ -378,42 +380,4 @@ class Run:
                 (name, names if name == "heads" else tuple(n for n in names if "lora_" in n))
                 for name, names in groups
             )
-        return Anatomy(groups, objective.pairs, _head_parts(network, objective.pairs), set_trainable)  # type: ignore[arg-type]
-
-
-def _head_parts(network: TunedNetwork, pairs: tuple[Pair, ...]) -> dict[Pair, list[Part]]:
-    """Where each head lies in the tensors that hold several, as boxes; none where heads cannot be taken apart."""
-    find = getattr(network.heads, "masks", None)
-    if find is None:
-        return {}
-    parts: dict[Pair, list[Part]] = {}
-    for pair in pairs:
-        parts[pair] = []
-        for name, mask in find(*pair).items():
-            parts[pair] += [(f"heads.{name}", box) for box in _boxes(mask)]
-    return parts
-
-
-def _boxes(mask: Tensor) -> Iterator[tuple[slice, ...]]:
-    """Yield boxes that a mask is made of: one for every run along the first axis."""
-    inside = mask.nonzero()
-    if not len(inside):
-        return
-    starts = torch.cat([torch.ones(1, dtype=torch.bool), inside[1:, 0] - inside[:-1, 0] > 1])
-    for run in torch.tensor_split(inside, starts.nonzero().flatten()[1:]):
-        low, high = run.amin(dim=0).tolist(), (run.amax(dim=0) + 1).tolist()
-        yield tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-
-
-def _save_memory(network: TunedNetwork) -> None:
-    """Let the tower compute activations again instead of keeping them.
-
-    Raises:
-        UsageError: it does not know how.
-    """
-    for part in network.tower.modules():
-        switch = getattr(part, "set_grad_checkpointing", None)
-        if switch is not None:
-            switch(True)
-            return
-    raise UsageError("checkpointing: this backbone does not know how to compute activations again")
+        return Anatomy(groups, objective.pairs, head_parts(network, objective.pairs), set_trainable)  # type: ignore[arg-type]

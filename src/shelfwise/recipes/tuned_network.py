@@ -4,7 +4,7 @@ It does not know how it is trained, nor how answers are given.
 Legend: B pictures, D features, V values packed, H height, W width.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from shelfwise.errors import UsageError
 from shelfwise.models.backbones import LITE, Backbone, Preprocess, build_backbone, lite_backbone
 from shelfwise.models.network import Network, Outputs, build_network
 from shelfwise.models.towers import Tower
 from shelfwise.registry import REGISTRIES, Spec
 from shelfwise.taxonomy import Taxonomy
+from shelfwise.train.anatomy import Pair, Part
 
 if TYPE_CHECKING:
     from shelfwise.recipes.finetune import FineTune
@@ -29,7 +31,7 @@ class Standardise(nn.BatchNorm1d):
     """Features of mean 0 and variance 1 over a batch; a batch of one is measured by what was seen before.
 
     Attributes:
-        settled: mean and variance are known, and no batch changes them.
+        settled: mean and variance are known from all products, and no batch changes them.
     """
 
     def __init__(self, dimension: int) -> None:
@@ -136,3 +138,41 @@ def architecture(spec: Spec, preprocess: Preprocess) -> Backbone:
             for name, values in (("shift", preprocess.mean), ("scale", preprocess.std)):
                 getattr(part, name).copy_(255.0 * torch.tensor(values).view(1, 3, 1, 1))
     return replace(built, preprocess=preprocess)
+
+
+def head_parts(network: TunedNetwork, pairs: tuple[Pair, ...]) -> dict[Pair, list[Part]]:
+    """Where each head lies in the tensors that hold several, as boxes; none where heads cannot be taken apart."""
+    find = getattr(network.heads, "masks", None)
+    if find is None:
+        return {}
+    parts: dict[Pair, list[Part]] = {}
+    for pair in pairs:
+        parts[pair] = []
+        for name, mask in find(*pair).items():
+            parts[pair] += [(f"heads.{name}", box) for box in _boxes(mask)]
+    return parts
+
+
+def _boxes(mask: Tensor) -> Iterator[tuple[slice, ...]]:
+    """Yield boxes that a mask is made of: one for every run along the first axis."""
+    inside = mask.nonzero()
+    if not len(inside):
+        return
+    starts = torch.cat([torch.ones(1, dtype=torch.bool), inside[1:, 0] - inside[:-1, 0] > 1])
+    for run in torch.tensor_split(inside, starts.nonzero().flatten()[1:]):
+        low, high = run.amin(dim=0).tolist(), (run.amax(dim=0) + 1).tolist()
+        yield tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+
+
+def save_memory(network: TunedNetwork) -> None:
+    """Let the tower compute activations again instead of keeping them.
+
+    Raises:
+        UsageError: it does not know how.
+    """
+    for part in network.tower.modules():
+        switch = getattr(part, "set_grad_checkpointing", None)
+        if switch is not None:
+            switch(True)
+            return
+    raise UsageError("checkpointing: this backbone does not know how to compute activations again")

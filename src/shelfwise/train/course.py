@@ -198,6 +198,8 @@ class Course:
             if values:
                 yield from ((f"{kind}.{n}", value) for n, value in zip(self.weights, values, strict=True))
         yield from ((f"best.{name}", value) for name, value in self.best.copies.items())
+        if not self.best.copies:  # the first epoch goes on: what its end is compared with
+            yield from ((f"shared.{name}", value) for name, value in self.best.shared.items())
         yield from ((f"untouched.{name}", value) for name, value in self.untouched.items())
 
     @torch.no_grad()
@@ -215,6 +217,8 @@ class Course:
                     state[weight][key] = value.to(weight.device)
             elif kind == "best":
                 self.best.copies[name] = torch.empty_like(self.best.tensors[name]).copy_(value)
+            elif kind == "shared":
+                self.best.shared[name].copy_(value)
             elif kind == "untouched":
                 self.untouched[name].copy_(value)
         averages = self.given.ema.averages if self.given.ema else ()

@@ -5,7 +5,7 @@ by the number of labels in all batches of that step on all processes. Saving, lo
 caller's for-loop. Device, precision and processes are those of ``accelerate``.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import torch
@@ -35,7 +35,7 @@ def train(
     validate: Validate | None = None,
     resume: State | None = None,
     anatomy: Anatomy | None = None,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Train a network in place, phase after phase; the weights of a phase are those the next one begins with.
 
     Everything that is drawn comes from the seed and the position, so a training that was killed and goes on from
