@@ -63,7 +63,8 @@ def start_heads(tuned: "Tuned", train: Catalog, machine: Machine, *, l2: float, 
         scaled_ND = torch.from_numpy(
             ((vectors_ND - mean_D) / np.sqrt(variance_D + network.norm.eps)).astype(np.float32)
         )
-        axes_Dr = torch.linalg.eigh(scaled_ND.T @ scaled_ND)[1].flip(1)[:, : min(AXES, len(scaled_ND))]
+        gram_DD = (scaled_ND.T @ scaled_ND).double()  # single precision fails where products are few
+        axes_Dr = torch.linalg.eigh(gram_DD)[1].flip(1)[:, : min(AXES, len(scaled_ND))].float()
         axes_Dr = axes_Dr / scaled_ND.shape[1] ** 0.5
         solved = Probe(l2=l2, class_weight=class_weight).solve_heads(
             train.select(kept), (scaled_ND @ axes_Dr).numpy(), machine

@@ -48,7 +48,8 @@ def learn(
     recipe.augment.check(taxonomy)
     if recipe.mmd.weight and recipe.unlabelled is None:
         raise UsageError("mmd needs the features of products without labels: name their table in unlabelled")
-    train, valid = labelled(train), None if valid is None else labelled(valid)
+    taught = _teacher(recipe, train, machine)
+    train, valid = labelled(train, taught), None if valid is None else labelled(valid)
     if not len(train):
         raise CatalogError(
             f"{train.source}: no product states a category and a value of one of its attributes"
@@ -56,7 +57,7 @@ def learn(
     if valid is None and recipe.validation:
         groups = near_duplicates(train, cache=cache_directory(machine.cache), jobs=machine.jobs)
         train, valid = train.split(recipe.validation, groups=groups, seed=seed)
-    shared = Shared(recipe, machine, seed, _unlabelled(recipe, train), _teacher(recipe, train, machine))
+    shared = Shared(recipe, machine, seed, _unlabelled(recipe, train), taught)
     nets: dict[str, Tuned] = {}
     learnt: list[str] = []
     epochs: list[Sequence[Record]] = []
@@ -70,12 +71,19 @@ def learn(
     return TunedPredictor(recipe, taxonomy, nets, guess, tuple(dict.fromkeys(learnt)), joined(epochs))
 
 
-def labelled(catalog: Catalog) -> Catalog:
-    """Return the rows with a category and a label of it, in the order of their ids."""
+def labelled(catalog: Catalog, taught: Mapping[str, tuple[str, Floats]] | None = None) -> Catalog:
+    """Return the rows with a category and something to learn of it, in the order of their ids.
+
+    Args:
+        catalog: the products.
+        taught: by id, the category that a teacher speaks of: a label can be missing where it does.
+    """
     usable_N = np.zeros(len(catalog), np.bool_)
+    said = taught or {}
     for category in catalog.present:
         rows, labels_nA = catalog.rows(category), catalog.labels(category)
-        usable_N[rows] = (labels_nA >= 0).any(axis=1)
+        spoken = [said.get(catalog.ids[row], ("",))[0] == category for row in rows.tolist()]
+        usable_N[rows] = (labels_nA >= 0).any(axis=1) | np.array(spoken, np.bool_)
 
     def key(row: int) -> tuple[str, str, bytes]:
         return catalog.ids[row], str(catalog.images[row]), catalog.codes[row].tobytes()
