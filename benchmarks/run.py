@@ -23,6 +23,7 @@ NAMES = (
     "promise",
     "expected",
     "treatments",
+    "shift",
 )
 #: Benchmarks that know ``--quick``: a small size that shows they work, not what they measure.
 SMALL = (
@@ -36,6 +37,7 @@ SMALL = (
     "decide",
     "promise",
     "expected",
+    "shift",
 )
 
 

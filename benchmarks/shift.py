@@ -61,7 +61,7 @@ def shifted(catalog: Catalog, rows: np.ndarray[Any, Any], folder: Path) -> Path:
     return folder / "catalog.csv"
 
 
-def main(quick: bool = False, seeds: int = 3, products: int = 2400) -> dict[str, Any]:
+def main(quick: bool = False, seeds: int = 3, products: int = 1600) -> dict[str, Any]:
     whole = Catalog.read(DATA / "fashion/catalog.csv")
     groups = near_duplicates(whole, cache=cache_directory(None))
     seeds, products, size = (1, 240, 32) if quick else (seeds, products, 96)
@@ -76,7 +76,7 @@ def main(quick: bool = False, seeds: int = 3, products: int = 2400) -> dict[str,
             for weight in WEIGHTS:
                 recipe = FineTune(
                     backbone=backbone("lite0", size=size),
-                    phases=(Phase(epochs=1 if quick else 4, train=11, lr=Rates(backbone=5e-4, heads=3e-3)),),
+                    phases=(Phase(epochs=1 if quick else 3, train=11, lr=Rates(backbone=5e-4, heads=3e-3)),),
                     mmd=MMD(weight=weight),
                     unlabelled=unlabelled if weight else None,
                 )

@@ -69,7 +69,7 @@ def test_tuning_all_of_it_beats_tuning_the_heads(parts: tuple[Catalog, Catalog],
     heads = fit(recipe(phases=few, start="random"), train, machine)
     scores = [accuracy(each.predict(test, machine), test) for each in (tuned, heads)]
     assert scores[0] > 0.85
-    assert scores[0] > scores[1] + 0.05
+    assert scores[0] > scores[1] + 0.02
     start = backbones.build_backbone(sw.backbone("toy")).module.state_dict()
     for name, value in start.items():
         assert torch.equal(weights(heads)[f"tower.{name}"], value)

@@ -95,24 +95,11 @@ def hold_out(
     machine: Machine | None = None,
     seed: int = 0,
     keep: npt.NDArray[np.bool_] | None = None,
-) -> Predictions:
-    """Predict the rows of a holdout, fold 1 of ``split``, by a model fitted on the other rows.
+) -> tuple[Predictor, Predictions]:
+    """Fit on all rows but a holdout, fold 1 of ``split``; return the predictor and what it says of the holdout.
 
     Args: as in ``cross_fit``.
     """
-    return held_out(recipe, catalog, split, machine=machine, seed=seed, keep=keep)[1]
-
-
-def held_out(
-    recipe: Recipe,
-    catalog: Catalog,
-    split: Folds,
-    *,
-    machine: Machine | None = None,
-    seed: int = 0,
-    keep: npt.NDArray[np.bool_] | None = None,
-) -> tuple[Predictor, Predictions]:
-    """Return what ``hold_out`` does, behind the predictor that said it."""
     machine, train = machine or Machine(), split.train(1)
     train = train if keep is None else train[keep[train]]
     predictor = recipe.fit(catalog.select(train), None, machine, seed)

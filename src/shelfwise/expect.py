@@ -17,7 +17,7 @@ import numpy.typing as npt
 from shelfwise.advice import advice
 from shelfwise.answers import Answers
 from shelfwise.catalog import Catalog
-from shelfwise.crossfit import cross_fit, held_out
+from shelfwise.crossfit import cross_fit, hold_out
 from shelfwise.errors import CatalogError
 from shelfwise.evaluate import compare, evaluate
 from shelfwise.predictions import Machine, Predictions, Predictor, Recipe
@@ -75,7 +75,7 @@ class _Setting:
             found = cross_fit(self.recipe, catalog, folds, machine=self.machine, seed=seed, keep=keep)
             return _Gathered(Evidence.of(found, catalog, group_N, folds.fold), catalog, found, folds)
         split = catalog.holdout(float(self.evidence), groups=groups, seed=seed)
-        predictor, found = held_out(self.recipe, catalog, split, machine=self.machine, seed=seed, keep=keep)
+        predictor, found = hold_out(self.recipe, catalog, split, machine=self.machine, seed=seed, keep=keep)
         held = split.test(1)
         truth, group = catalog.select(held), group_N[held]
         parts = min(INNER_FOLDS, len(np.unique(group)))

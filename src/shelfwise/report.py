@@ -232,7 +232,7 @@ class Report:
 
     def _summary(self) -> str:
         names = {
-            "expected": f"to expect of a fit on everything ({self.metric})",
+            "expected": f"to expect on unseen products ({self.metric})",
             "majority": f"always the most frequent value ({self.metric})",
             "harmonic_f1": "harmonic F1",
             "micro_f1": "micro-F1",

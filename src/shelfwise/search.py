@@ -118,7 +118,7 @@ class _Judge:
             folds = self.folds
             found = cross_fit(recipe, self.catalog, folds, machine=self.machine, seed=seed, out=folder)
             return found, self.catalog, self.group, folds.fold
-        found = hold_out(recipe, self.catalog, self.folds, machine=self.machine, seed=seed)
+        _, found = hold_out(recipe, self.catalog, self.folds, machine=self.machine, seed=seed)
         held = self.folds.test(1)
         truth, group = self.catalog.select(held), self.group[held]
         parts = min(INNER_FOLDS, len(np.unique(group)))

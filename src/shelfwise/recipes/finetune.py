@@ -105,7 +105,7 @@ class FineTune(Options):
     start: Literal["auto", "probe", "random"] = "auto"
     start_l2: float = Field(default=0.3, gt=0)
     standardise: bool = True
-    dropout: Share = 0.2
+    dropout: Share = 0.3
     choice_loss: LossSpec = Field(
         default_factory=lambda: REGISTRIES["loss"].spec("cross_entropy"), validate_default=True
     )
@@ -121,9 +121,11 @@ class FineTune(Options):
     teacher: Path | None = None
     distil: Distil = Distil()
     phases: tuple[Phase, ...] = Field(
-        default=(Phase(epochs=6, lr=Rates(backbone=3e-4, heads=3e-3)),), min_length=1
+        default=(Phase(epochs=6, lr=Rates(backbone=4e-4, heads=6e-4)),), min_length=1
     )
-    optimiser: Optimiser = Optimiser(weight_decay=0.02, layer_decay=0.8, clip=5.0, warm_up=0.1, floor=0.04)
+    optimiser: Optimiser = Optimiser(
+        weight_decay=0.05, layer_decay=0.92, clip=5.0, warm_up=0.1, floor=0.04, ema=0.995
+    )
     batch: int = Field(default=32, ge=1)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     fold_batch_norm: bool = True

@@ -256,7 +256,9 @@ class Run:
         if recipe.start == "random" or (recipe.start == "auto" and not can_start(network)):
             return
         network.eval()
-        untuned = Tuned(network, self.taxonomy, self.counts, self.backbone.preprocess, self.backbone.family, False)
+        untuned = Tuned(
+            network, self.taxonomy, self.counts, self.backbone.preprocess, self.backbone.family, False
+        )
         start_heads(
             untuned, self.train, self.shared.machine, l2=recipe.start_l2, class_weight=recipe.class_weight
         )
