@@ -146,7 +146,9 @@ def run_of(path: Path, demo: Path) -> RunOptions:
         data["attributes"] = str(demo / "category_attributes.parquet")
     else:
         data = {
-            key: value for key, value in data.items() if key not in ("choice", "aliases", "attribute_aliases")
+            key: value
+            for key, value in data.items()
+            if key not in ("choice", "aliases", "attribute_aliases", "ignore")
         }
     recipe = smaller(table["recipe"])
     if "unlabelled" in recipe:
@@ -157,7 +159,7 @@ def run_of(path: Path, demo: Path) -> RunOptions:
 
 
 @pytest.mark.clip
-@pytest.mark.filterwarnings("ignore:torch.searchsorted")  # timm, where a Swin network is resized
+@pytest.mark.filterwarnings("ignore::UserWarning:timm")  # where a Swin network is resized
 @pytest.mark.parametrize("path", [p for p in EXAMPLES if "vqa" not in p.stem], ids=lambda path: path.stem)
 def test_example_runs_from_table_to_score(
     path: Path, demo: Path, machine: Machine, tiny_clip: None, tmp_path: Path, one_thread: None
