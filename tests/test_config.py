@@ -212,3 +212,15 @@ def test_recipes_are_values(recipe: sw.Probe | sw.Neighbours):
     assert make_recipe(recipe.table()) == recipe
     assert make_recipe(tomllib.loads(to_toml(recipe.table()))) == recipe
     assert hash(make_recipe(recipe.table())) == hash(recipe)
+
+
+def test_the_kinds_of_value_an_option_may_have_are_one_problem() -> None:
+    phases = [{"epochs": 2, "lr": "fast", "train": "headz"}]
+    with pytest.raises(ConfigError) as caught:
+        run_options({"data": {"catalog": "x.csv"}, "recipe": {"name": "finetune", "phases": phases}}, "run.toml")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "run.toml: 2 problems"
+    assert lines[1].startswith("  recipe.phases.0.train: ")
+    assert lines[1].endswith("(got 'headz')")
+    assert lines[2].startswith("  recipe.phases.0.lr: ")
+    assert "; or: " in lines[2]

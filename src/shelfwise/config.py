@@ -359,21 +359,41 @@ def make_recipe(table: Mapping[str, Any]) -> Any:
 
 
 def _problems(error: ValidationError, model: Any, prefix: str) -> list[str]:
-    lines = []
-    for item in error.errors():
-        path = ".".join(str(part) for part in item["loc"] if not str(part).startswith("constrained-"))
+    """Say each problem in one line; what the kinds of value that an option may have each refuse is one problem."""
+    items = error.errors()
+    found: dict[tuple[str, str], list[str]] = {}
+    for item in items:
+        loc = item["loc"]
+        if item["type"] == "too_short" and any(
+            other["loc"][: len(loc)] == loc != other["loc"] for other in items
+        ):
+            continue  # nothing is left of a list whose items are wrong
+        path = ".".join(part for part in map(str, loc) if not _is_kind(part, items, loc))
         if item["type"] == "secret":  # never shown
-            lines.append(f"  {prefix}{path}: {item['msg']}")
+            found[path, item["msg"]] = []
         elif item["type"] == "extra_forbidden":
-            known = _keys(model, item["loc"][:-1])
-            hint = suggest(str(item["loc"][-1]), known) or f"Known: {', '.join(sorted(known))}."
-            lines.append(f"  {prefix}{path}: unknown key. {hint}")
+            known = _keys(model, loc[:-1])
+            hint = suggest(str(loc[-1]), known) or f"Known: {', '.join(sorted(known))}."
+            found[path, f"unknown key. {hint}"] = []
         elif item["type"] == "missing":
-            lines.append(f"  {prefix}{path}: is missing")
+            found[path, "is missing"] = []
         else:
-            message = item["msg"].removeprefix("Value error, ")
-            lines.append(f"  {prefix}{path}: {message} (got {item['input']!r})")
-    return list(dict.fromkeys(lines))
+            said = found.setdefault((path, f"(got {item['input']!r})"), [])
+            said.append(item["msg"].removeprefix("Value error, "))
+    return [
+        f"  {prefix}{path}: " + " ".join([*["; or: ".join(dict.fromkeys(said))] * bool(said), end])
+        for (path, end), said in found.items()
+    ]
+
+
+def _is_kind(part: str, items: Sequence[Any], loc: Sequence[Any]) -> bool:
+    """Whether a part of a place is no key but one of several kinds of value: a type's name, beside others."""
+    if "[" in part or part.startswith("constrained-"):
+        return True
+    beside = [other["loc"] for other in items if len(other["loc"]) >= len(loc) - 1 and other["loc"] != loc]
+    return (
+        part == loc[-1] and part[:1].isupper() and any(other[: len(loc) - 1] == loc[:-1] for other in beside)
+    )
 
 
 def _keys(model: Any, loc: Sequence[Any]) -> list[str]:
