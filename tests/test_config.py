@@ -217,7 +217,9 @@ def test_recipes_are_values(recipe: sw.Probe | sw.Neighbours):
 def test_the_kinds_of_value_an_option_may_have_are_one_problem() -> None:
     phases = [{"epochs": 2, "lr": "fast", "train": "headz"}]
     with pytest.raises(ConfigError) as caught:
-        run_options({"data": {"catalog": "x.csv"}, "recipe": {"name": "finetune", "phases": phases}}, "run.toml")
+        run_options(
+            {"data": {"catalog": "x.csv"}, "recipe": {"name": "finetune", "phases": phases}}, "run.toml"
+        )
     lines = str(caught.value).splitlines()
     assert lines[0] == "run.toml: 2 problems"
     assert lines[1].startswith("  recipe.phases.0.train: ")
