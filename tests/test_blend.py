@@ -277,5 +277,5 @@ def test_a_gate_learns_when_to_trust_a_member(tmp_path):
     gated = float((found[:, CUPS[0]].argmax(axis=1) == test_colour).mean())
     assert gated > right(sw.blend(unseen, weights), test)[0] + 0.05
     gate.save(tmp_path)
-    assert np.array_equal(Gate.load(tmp_path, catalog.taxonomy).combine(side, test_near), found)
+    assert np.array_equal(Gate.load(tmp_path, catalog.taxonomy, weights).combine(side, test_near), found)
     assert np.isfinite(gate.combine(side)).all()

@@ -65,11 +65,11 @@ def parts(toy: Toy) -> tuple[Catalog, Catalog]:
 def test_tuning_all_of_it_beats_tuning_the_heads(parts: tuple[Catalog, Catalog], machine: Machine):
     train, test = parts
     tuned = fit(recipe(phases=LONG, optimiser={"layer_decay": 0.8}, start="random"), train, machine)
-    few = ({"epochs": 2, "train": "heads", "lr": 2e-2},)
+    few = ({"epochs": 1, "train": "heads", "lr": 2e-2},)
     heads = fit(recipe(phases=few, start="random"), train, machine)
     scores = [accuracy(each.predict(test, machine), test) for each in (tuned, heads)]
     assert scores[0] > 0.85
-    assert scores[0] > scores[1] + 0.02
+    assert scores[0] > scores[1] + 0.05
     start = backbones.build_backbone(sw.backbone("toy")).module.state_dict()
     for name, value in start.items():
         assert torch.equal(weights(heads)[f"tower.{name}"], value)
@@ -257,7 +257,7 @@ def test_checkpointing_changes_nothing_and_says_where_it_cannot_be(
     one, two = (fit(recipe(backbone=vit, checkpointing=on, batch=8), some, machine) for on in (False, True))
     for name, value in weights(one).items():
         assert torch.allclose(value.float(), weights(two)[name].float(), atol=1e-5), name
-    with pytest.raises(UsageError, match="does not know how"):
+    with pytest.raises(UsageError, match="cannot checkpoint activations"):
         fit(recipe(checkpointing=True), some, machine)
 
 

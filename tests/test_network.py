@@ -216,19 +216,6 @@ def test_a_name_that_no_parameter_has_is_an_error():
         set_trainable(built, ["tower.first.wieght"])
 
 
-def test_masks_carry_the_networks_names_and_join():
-    built = network()
-    parameters = dict(built.named_parameters())
-    one, both = built.masks([("k", "a")]), built.masks([("k", "a"), ("k", "b")])
-    assert set(one) == set(both) <= set(parameters)
-    assert all(mask.shape == parameters[name].shape for name, mask in both.items())
-    assert all(bool(mask.all()) for mask in both.values()), "the two attributes are the whole category"
-    assert not any(bool(mask.all()) for mask in one.values())
-    built.heads = nn.Identity()
-    with pytest.raises(UsageError, match="cannot be taken apart"):
-        built.masks([("k", "a")])
-
-
 @pytest.mark.parametrize("model", ["test_resnet", "test_efficientnet"])
 def test_folding_batch_norms_keeps_features_and_map(model: str):
     backbone = timm(model)

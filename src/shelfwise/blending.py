@@ -67,7 +67,9 @@ def blend_bundles(
     if len(paths) < 2:
         raise UsageError("blend needs two bundles or more: shelfwise blend A B --on TABLE -o OUT")
     machine, names = machine or Machine(), [str(path) for path in paths]
-    first, members = load(paths[0]), tuple(read_held(path) for path in paths)
+    first = load(paths[0])
+    own = HeldPredictor(paths[0], first.taxonomy, first.predictor, first.rule)
+    members = (own, *(read_held(path) for path in paths[1:]))
     check_taxonomies([member.taxonomy for member in members], names)
     catalog = first.read(table, images=images, columns=columns)
     groups = near_duplicates(

@@ -20,7 +20,17 @@ from shelfwise.catalog import Catalog, Schema
 from shelfwise.config import RunOptions, make_recipe, run_options, to_toml
 from shelfwise.errors import BundleError, ConfigError, UsageError
 from shelfwise.files import replacing_directory
-from shelfwise.manifest import FORMAT, INDEX, check_target, listed, read_index, read_json
+from shelfwise.manifest import (
+    CLAIMS,
+    DECISION,
+    EVIDENCE,
+    FORMAT,
+    INDEX,
+    check_target,
+    listed,
+    read_index,
+    read_json,
+)
 from shelfwise.predictions import Machine, Predictions, Predictor, Recipe
 from shelfwise.recipes.index import FILE as INDEX_FILE
 from shelfwise.recipes.index import TrainingIndex
@@ -33,8 +43,6 @@ from shelfwise.trust.claims import Reader
 from shelfwise.trust.decide import Rule
 from shelfwise.trust.evidence import Evidence
 from shelfwise.trust.promise import Promise, promise
-
-EVIDENCE, DECISION, CLAIMS = "evidence.parquet", "decision.json", "claims.json"
 
 
 @dataclass(frozen=True, eq=False)

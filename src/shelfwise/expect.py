@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,30 +67,87 @@ class _Setting:
     seed: int
     machine: Machine
 
-    def gather(self, groups: Ints | None, keep: npt.NDArray[np.bool_] | None = None) -> "_Gathered":
+    def gather(self, groups: Ints | None, keep: npt.NDArray[np.bool_] | None = None) -> "Gathered":
         """Predict out of fold, by folds over groups or, without groups, over rows."""
-        catalog, seed = self.catalog, self.seed
-        group_N = np.arange(len(catalog)) if groups is None else groups
-        if self.evidence >= 2:
-            folds = catalog.folds(int(self.evidence), groups=groups, seed=seed)
-            found = cross_fit(self.recipe, catalog, folds, machine=self.machine, seed=seed, keep=keep)
-            return _Gathered(Evidence.of(found, catalog, group_N, folds.fold), catalog, found, folds)
-        split = catalog.holdout(float(self.evidence), groups=groups, seed=seed)
-        predictor, found = hold_out(self.recipe, catalog, split, machine=self.machine, seed=seed, keep=keep)
-        held = split.test(1)
-        truth, group = catalog.select(held), group_N[held]
-        parts = min(INNER_FOLDS, len(np.unique(group)))
-        fold = truth.folds(parts, groups=group, seed=seed).fold if parts > 1 else None
-        return _Gathered(Evidence.of(found, truth, group, fold), truth, found, split, predictor)
+        split = Split.of(self.catalog, self.evidence, groups, self.seed)
+        return split.gather(self.recipe, self.machine, self.seed, keep=keep)
 
 
 @dataclass(frozen=True, eq=False)
-class _Gathered:
+class Gathered:
+    """Predictions out of fold, beside the truth.
+
+    Attributes:
+        evidence: calibrated by nothing yet.
+        truth: the products predicted.
+        found: their predictions.
+        folds: of the whole catalogue.
+        predictor: that they are of, where it is one: with a holdout.
+    """
+
     evidence: Evidence
     truth: Catalog
     found: Predictions
     folds: Folds
     predictor: Predictor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """How a catalogue is split for evidence: into folds, or into a part learnt from and a part held out.
+
+    Attributes:
+        catalog: the products.
+        group: int64 [N].
+        folds: of the products; fold 1 is the part held out, where there is one.
+        held: whether a part is held out.
+        seed: of the folds inside it.
+    """
+
+    catalog: Catalog
+    group: Ints
+    folds: Folds
+    held: bool
+    seed: int
+
+    @classmethod
+    def of(cls, catalog: Catalog, evidence: int | float, groups: Ints | None, seed: int) -> "Split":
+        """Split by ``data.evidence``, groups kept whole; without groups, every row is its own."""
+        group_N = np.arange(len(catalog)) if groups is None else groups
+        if evidence >= 2:
+            folds = catalog.folds(int(evidence), groups=groups, seed=seed)
+        else:
+            folds = catalog.holdout(float(evidence), groups=groups, seed=seed)
+        return cls(catalog, group_N, folds, evidence < 2, seed)
+
+    def gather(
+        self,
+        recipe: Recipe,
+        machine: Machine,
+        seed: int,
+        *,
+        keep: npt.NDArray[np.bool_] | None = None,
+        out: Path | None = None,
+    ) -> Gathered:
+        """Predict every product, or those held out, by what has not seen their group.
+
+        Args:
+            recipe: how to learn.
+            machine: where to compute.
+            seed: of the recipe.
+            keep: bool [N], learn from these rows only.
+            out: a folder for finished folds.
+        """
+        catalog, folds = self.catalog, self.folds
+        if not self.held:
+            found = cross_fit(recipe, catalog, folds, machine=machine, seed=seed, out=out, keep=keep)
+            return Gathered(Evidence.of(found, catalog, self.group, folds.fold), catalog, found, folds)
+        predictor, found = hold_out(recipe, catalog, folds, machine=machine, seed=seed, keep=keep)
+        rows = folds.test(1)
+        truth, group = catalog.select(rows), self.group[rows]
+        parts = min(INNER_FOLDS, len(np.unique(group)))
+        fold = truth.folds(parts, groups=group, seed=self.seed).fold if parts > 1 else None
+        return Gathered(Evidence.of(found, truth, group, fold), truth, found, folds, predictor)
 
 
 def expect(
@@ -177,7 +235,7 @@ def expect_of(
         metric: what answers are decided for, and scored by.
         seed: of the bootstrap.
     """
-    gathered = _Gathered(Evidence.of(found, catalog, groups, folds.fold), catalog, found, folds)
+    gathered = Gathered(Evidence.of(found, catalog, groups, folds.fold), catalog, found, folds)
     report = _with_expected(
         _scored(gathered, groups, folds.k, len(catalog), metric, None, seed), folds.k, "everything"
     )
@@ -186,7 +244,7 @@ def expect_of(
 
 
 def _scored(
-    gathered: _Gathered,
+    gathered: Gathered,
     groups: Ints,
     evidence: int | float,
     products: int,
@@ -203,13 +261,13 @@ def _scored(
     return _with_gain(report, gathered, decided, group, metric, counted)
 
 
-def _decided(gathered: _Gathered, metric: str, costs: Costs | None) -> Answers:
+def _decided(gathered: Gathered, metric: str, costs: Costs | None) -> Answers:
     """Answers of every row by a rule fitted without its fold."""
     answers = decided_out_of_fold(gathered.evidence, metric, costs=costs)
     return replace(answers, errors={**answers.errors, **gathered.found.errors})
 
 
-def _how(gathered: _Gathered, groups: Ints, evidence: int | float, products: int) -> str:
+def _how(gathered: Gathered, groups: Ints, evidence: int | float, products: int) -> str:
     sizes = np.bincount(groups)
     how = f"{gathered.folds.k} folds" if evidence >= 2 else f"a holdout of {len(gathered.truth)} products"
     return (
@@ -221,7 +279,7 @@ def _how(gathered: _Gathered, groups: Ints, evidence: int | float, products: int
 
 
 def _with_calibration(
-    report: Report, gathered: _Gathered, group: Ints, metric: str, counted: Mapping[str, Any]
+    report: Report, gathered: Gathered, group: Ints, metric: str, counted: Mapping[str, Any]
 ) -> Report:
     """Put calibration errors in: those of calibrated probabilities, and ``ece_before`` of the predictor's own."""
     calibrated = out_of_fold(gathered.evidence).predictions()
@@ -240,7 +298,7 @@ def _with_calibration(
 
 def _with_gain(
     report: Report,
-    gathered: _Gathered,
+    gathered: Gathered,
     decided: Answers,
     group: Ints,
     metric: str,

@@ -13,6 +13,8 @@ from shelfwise.files import settle, sha256
 
 FORMAT = 1
 INDEX = "bundle.json"
+#: Files that more than one module reads.
+EVIDENCE, DECISION, CLAIMS, OPTIONS = "evidence.parquet", "decision.json", "claims.json", "recipe.toml"
 
 
 def listed(folder: Path) -> dict[str, str]:

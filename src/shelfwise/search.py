@@ -25,13 +25,12 @@ from shelfwise import metrics
 from shelfwise.answers import Answers
 from shelfwise.catalog import Catalog
 from shelfwise.config import Range, RunOptions, make_recipe, read_run
-from shelfwise.crossfit import cross_fit, hold_out
 from shelfwise.data.group import near_duplicates
 from shelfwise.errors import ConfigError, ShelfwiseError, require
 from shelfwise.evaluate import evaluate
-from shelfwise.expect import INNER_FOLDS, counted_cells
+from shelfwise.expect import Split, counted_cells
 from shelfwise.files import cache_directory, write_text
-from shelfwise.predictions import Machine, Predictions, Recipe
+from shelfwise.predictions import Machine, Recipe
 from shelfwise.spaces import chosen, grid, how_many, inside, listed, same
 from shelfwise.start import read_data
 from shelfwise.tables import write_frame
@@ -62,11 +61,8 @@ class _Judge:
         return near_duplicates(self.catalog, cache=cache, jobs=machine.jobs, progress=machine.progress)
 
     @cached_property
-    def folds(self) -> Any:
-        share = self.run.data.evidence
-        if share >= 2:
-            return self.catalog.folds(int(share), groups=self.group, seed=self.run.seed)
-        return self.catalog.holdout(float(share), groups=self.group, seed=self.run.seed)
+    def split(self) -> Split:
+        return Split.of(self.catalog, self.run.data.evidence, self.group, self.run.seed)
 
     @cached_property
     def costs(self) -> Any:
@@ -78,7 +74,7 @@ class _Judge:
         """Everything a score depends on besides the recipe and its seed."""
         digest = hashlib.sha256()
         costs = [[*pair, *table] for pair, table in self.costs.items()]
-        parts = [self.catalog.taxonomy.hash, self.folds.fingerprint, self.run.data.evidence, costs]
+        parts = [self.catalog.taxonomy.hash, self.split.folds.fingerprint, self.run.data.evidence, costs]
         digest.update(json.dumps([*parts, self.run.decide.metric]).encode())
         digest.update(self.catalog.codes.tobytes() + self.catalog.category.tobytes())
         names = (path.name if path is not None else "" for path in self.catalog.images)
@@ -102,28 +98,14 @@ class _Judge:
         return Trial(number, dict(options), decided, probable, by_fold, time.monotonic() - begun, error)
 
     def _scores(self, recipe: Recipe, seed: int, folder: Path) -> tuple[float, float, tuple[float, ...]]:
-        found, truth, group, fold = self._predict(recipe, seed, folder)
-        evidence = Evidence.of(found, truth, group, fold)
+        gathered = self.split.gather(recipe, self.machine, seed, out=folder)
+        evidence, truth, found = gathered.evidence, gathered.truth, gathered.found
         metric, counted = self.run.decide.metric, counted_cells(truth)
         answers = decided_out_of_fold(evidence, metric, costs=self.costs)
         answers = Answers(answers.taxonomy, answers.ids, answers.blocks, {**answers.errors, **found.errors})
         shared = {"metric": metric, "bootstrap": 0, **counted}
         decided = evaluate(answers, truth, **shared).score
         return decided, evaluate(found, truth, **shared).score, _by_fold(evidence, answers, metric)
-
-    def _predict(
-        self, recipe: Recipe, seed: int, folder: Path
-    ) -> tuple[Predictions, Catalog, npt.NDArray[np.int64], npt.NDArray[np.int64] | None]:
-        if self.run.data.evidence >= 2:
-            folds = self.folds
-            found = cross_fit(recipe, self.catalog, folds, machine=self.machine, seed=seed, out=folder)
-            return found, self.catalog, self.group, folds.fold
-        _, found = hold_out(recipe, self.catalog, self.folds, machine=self.machine, seed=seed)
-        held = self.folds.test(1)
-        truth, group = self.catalog.select(held), self.group[held]
-        parts = min(INNER_FOLDS, len(np.unique(group)))
-        inner = truth.folds(parts, groups=group, seed=self.run.seed).fold if parts > 1 else None
-        return found, truth, group, inner
 
 
 def _by_fold(evidence: Evidence, answers: Answers, metric: str) -> tuple[float, ...]:
@@ -185,9 +167,9 @@ class Search:
             key = self.judge.key(run)
             if key in keys:
                 known = keys[key]
-                same = known.same_as if known.same_as is not None else known.number
+                earlier = known.same_as if known.same_as is not None else known.number
                 scores = known.score, known.most_probable, known.by_fold
-                trial = Trial(number, dict(options), *scores, 0.0, known.error, same)
+                trial = Trial(number, dict(options), *scores, 0.0, known.error, earlier)
             else:
                 trial = self.judge.trial(number, options, run, self.folder / FOLDS / key)
                 keys[key] = trial

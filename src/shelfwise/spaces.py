@@ -13,6 +13,7 @@ from typing import Any
 
 from shelfwise.config import Range, RunOptions, SearchOptions, make_recipe
 from shelfwise.errors import ConfigError
+from shelfwise.tomltext import position
 
 #: What a search may vary; anything else would change what trials are scored on.
 VARIED = ("recipe", "seed")
@@ -119,9 +120,7 @@ def _inside(at: Any, part: str) -> Any:
 
 def _set(at: Any, part: str, value: Any, key: str) -> None:
     if isinstance(at, list):
-        if not part.isdecimal() or int(part) >= len(at):
-            raise ConfigError(f"{key}: {part!r} is no position in a list of {len(at)}, counted from 0")
-        at[int(part)] = value
+        at[position(at, part, key)] = value
     else:
         at[part] = value
 

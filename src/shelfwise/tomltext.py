@@ -26,18 +26,18 @@ def override(table: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
         *parents, last = key.strip().split(".")
         at: Any = table
         for parent in parents:
-            at = at[_position(at, parent, key)] if isinstance(at, list) else at.setdefault(parent, {})
+            at = at[position(at, parent, key)] if isinstance(at, list) else at.setdefault(parent, {})
             if isinstance(at, str) and parent in ("backbone", "heads", "loss", "choice_loss"):
                 raise ConfigError(
                     f"{key}: {parent} is the name {at!r}; give it as a table to set its options"
                 )
             if not isinstance(at, dict | list):
                 raise ConfigError(f"{key}: {parent} is not a table")
-        at[_position(at, last, key) if isinstance(at, list) else last] = _literal(raw)
+        at[position(at, last, key) if isinstance(at, list) else last] = _literal(raw)
     return table
 
 
-def _position(items: list[Any], part: str, key: str) -> int:
+def position(items: list[Any], part: str, key: str) -> int:
     """Return a position in a list of tables, such as the 1 of ``recipe.phases.1.lr``."""
     if not part.isdecimal() or int(part) >= len(items):
         raise ConfigError(f"{key}: {part!r} is no position in a list of {len(items)}, counted from 0")

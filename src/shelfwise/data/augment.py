@@ -363,12 +363,12 @@ class Draws:
     """
 
     def __init__(self, seeds_B: np.ndarray[Any, Any]) -> None:
-        self.seeds_B = _scramble(seeds_B.astype(np.int64).view(np.uint64))
+        self.seeds_B = scramble(seeds_B.astype(np.int64).view(np.uint64))
 
     def between(self, name: str, low: float, high: float) -> np.ndarray[Any, Any]:
         """Return float64 [B], even between two numbers."""
         salt = np.uint64(int.from_bytes(name.encode()[:64], "little") % (2**61 - 1))
-        bits_B = _scramble(self.seeds_B ^ _scramble(np.full(1, salt, np.uint64)))
+        bits_B = scramble(self.seeds_B ^ scramble(np.full(1, salt, np.uint64)))
         result: np.ndarray[Any, Any] = low + (bits_B >> np.uint64(11)) * 2.0**-53 * (high - low)
         return result
 
@@ -378,7 +378,7 @@ class Draws:
         return result
 
 
-def _scramble(bits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def scramble(bits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The output function of SplitMix64 (Steele, Lea and Flood 2014), on uint64 arrays, which wrap."""
     bits = bits + np.uint64(0x9E3779B97F4A7C15)
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

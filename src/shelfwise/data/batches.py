@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shelfwise.data.augment import Augment
+from shelfwise.data.augment import Augment, scramble
 from shelfwise.data.mixing import Mixed, Mixing
 from shelfwise.taxonomy import Taxonomy
 
@@ -217,6 +217,13 @@ class Epoch:
                 for future in waiting:
                     future.cancel()
 
+    @cached_property
+    def _unlabelled(self) -> Ints:
+        """The unlabelled products in the order they come along."""
+        extra = self.of.unlabelled
+        keys = np.zeros(0, np.uint64) if extra is None else extra.keys
+        return np.argsort(_mixed(keys, self.of.seed, self.number, UNLABELLED), kind="stable")
+
     def _given(self, found: Any) -> Batch:
         return found if isinstance(found, Batch) else self._finish(found)
 
@@ -226,9 +233,8 @@ class Epoch:
         images = torch.from_numpy(products.pixels.take(products.rows[at_B]))
         unlabelled, extra_U = None, np.zeros(0, np.int64)
         if extra is not None and len(extra):
-            order = np.argsort(_mixed(extra.keys, self.of.seed, self.number, UNLABELLED), kind="stable")
             first = step * self.of.batch + self.of.process
-            extra_U = order[(first + self.of.processes * np.arange(len(at_B))) % len(extra)]
+            extra_U = self._unlabelled[(first + self.of.processes * np.arange(len(at_B))) % len(extra)]
             unlabelled = torch.from_numpy(extra.pixels.take(extra.rows[extra_U]))
         return _Fetched(step, at_B, copy_B, images, extra_U, unlabelled)
 
@@ -275,16 +281,9 @@ class _Fetched:
 
 
 def _mixed(keys: Keys, seed: int, epoch: int, what: int, copy: Ints | None = None) -> Keys:
-    """Return a number for each key that looks drawn: SplitMix64 (Steele, Lea and Flood 2014) over all parts."""
+    """Return a number for each key that looks drawn: SplitMix64 over all parts."""
     found = keys.copy()
     copies = np.zeros(len(keys), np.uint64) if copy is None else copy.astype(np.uint64)
     for part in (np.full(len(keys), seed, np.uint64), np.full(len(keys), epoch, np.uint64), copies):
-        found = _split(found ^ _split(part + np.uint64(what)))
+        found = scramble(found ^ scramble(part + np.uint64(what)))
     return found
-
-
-def _split(value: Keys) -> Keys:
-    value = value + np.uint64(0x9E3779B97F4A7C15)
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))

@@ -65,27 +65,6 @@ class Network(nn.Module):
         heads = tuple(f"heads.{name}" for name, _ in self.heads.named_parameters())
         return (*groups, ("heads", heads))
 
-    def masks(self, pairs: Collection[tuple[str, str]]) -> dict[str, Tensor]:
-        """Return, per parameter name, where the values of some (category, attribute) heads lie.
-
-        Packed heads share tensors, so one head is trained alone, or put back to its best state, by these
-        masks. What all heads read the features through is in none of them.
-
-        Raises:
-            UsageError: heads that do not know their parts.
-        """
-        find: Any = getattr(self.heads, "masks", None)
-        if find is None:
-            raise UsageError(
-                f"{type(self.heads).__name__} cannot be taken apart by attribute: it has no masks"
-            )
-        found: dict[str, Tensor] = {}
-        for category, attribute in pairs:
-            for name, mask in find(category, attribute).items():
-                name = f"heads.{name}"
-                found[name] = found[name] | mask if name in found else mask
-        return found
-
     def train(self, mode: bool = True) -> "Network":
         """Set the mode; what is frozen stays in evaluation."""
         super().train(mode)
@@ -104,8 +83,8 @@ def rest_in_evaluation(module: nn.Module) -> None:
             rest_in_evaluation(part)
 
 
-def set_trainable(network: Network, names: Collection[str]) -> None:
-    """Let exactly the named parameters be trained; frozen parts go into evaluation and stay there.
+def set_trainable(network: nn.Module, names: Collection[str]) -> None:
+    """Let exactly the named parameters be trained; frozen parts go into evaluation, those of a ``Network`` to stay.
 
     Raises:
         UsageError: a name that no parameter has.
@@ -119,6 +98,8 @@ def set_trainable(network: Network, names: Collection[str]) -> None:
     for name, parameter in known.items():
         parameter.requires_grad_(name in wanted)
     network.train(network.training)
+    if network.training:
+        rest_in_evaluation(network)
 
 
 def checkpoint_activations(network: Network, enabled: bool = True) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shelfwise.errors import EngineError, require
+from shelfwise.models.engines import settle_device
 from shelfwise.models.torchvision_repair import import_torchvision
 
 if TYPE_CHECKING:
@@ -123,8 +124,7 @@ def load_model(source: str, device: str, precision: str) -> VisionLanguage:
 
     import_torchvision()
     transformers = require("transformers", extra="transformers")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = settle_device(device)
     exact = precision == "fp32" or (precision == "auto" and device == "cpu")
     try:
         processor = transformers.AutoProcessor.from_pretrained(source)

@@ -8,7 +8,7 @@ Legend: N rows, n rows of one category, J members.
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
@@ -166,7 +166,8 @@ class Ensemble(Options):
         if folder.is_dir() and self.combine == "stack":
             combiner = (Trees if self.stacker == "lightgbm" else Ridge).load(folder, taxonomy)
         elif folder.is_dir():
-            combiner, index = Gate.load(folder, taxonomy), TrainingIndex.load(folder, taxonomy)
+            combiner = Gate.load(folder, taxonomy, weights)
+            index = TrainingIndex.load(folder, taxonomy)
         return EnsemblePredictor(self, taxonomy, predictors, weights, combiner, index)
 
     @property
@@ -229,7 +230,7 @@ def _side_by_side(learn: Any, beside: Sequence[int], machine: Machine) -> None:
         for j in beside:
             learn(j)
         return
-    with one_thread() if workers > 1 else nullcontext(), ThreadPoolExecutor(workers) as pool:
+    with one_thread(), ThreadPoolExecutor(workers) as pool:
         list(pool.map(learn, beside))
 
 
@@ -266,8 +267,9 @@ class EnsemblePredictor:
             return blend(said, self.weights, names=self.recipe.names)
         if self.combiner is None:
             found = blend(said, self.weights, names=self.recipe.names)
-            blocks = [Block(block.category, block.rows, block.probs) for block in found.blocks]
-            return assembled(said, side_by_side(said, self.recipe.names), blocks)
+            return replace(
+                found, blocks=tuple(Block(block.category, block.rows, block.probs) for block in found.blocks)
+            )
         near_N = None if self.index is None else self.index.familiarity(catalog, machine).p_familiar
         sides, blocks = side_by_side(said, self.recipe.names), []
         for side in sides.blocks:

@@ -86,15 +86,14 @@ class Gate:
         return out_nV
 
     def save(self, directory: Path) -> None:
-        """Write the slopes and the fixed weights."""
+        """Write the slopes; the fixed weights are the ensemble's."""
         write_arrays(directory, {"slopes": self.slopes}, {})
-        self.weights.save(directory / "gate.json")
 
     @classmethod
-    def load(cls, directory: Path, taxonomy: Taxonomy) -> "Gate":
+    def load(cls, directory: Path, taxonomy: Taxonomy, weights: Weights) -> "Gate":
         """Read what ``save`` wrote."""
         arrays, _ = read_arrays(directory)
-        return cls(taxonomy, Weights.load(directory / "gate.json"), arrays["slopes"])
+        return cls(taxonomy, weights, arrays["slopes"])
 
 
 def facts_of(probs_Jnv: npt.NDArray[Any], near_n: Floats) -> Float:

@@ -6,6 +6,7 @@ It knows the files of a bundle that it needs, not what else a bundle does. Its w
 import shutil
 import tomllib
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from shelfwise.catalog import Catalog
 from shelfwise.config import Options, make_recipe
 from shelfwise.errors import BundleError, ConfigError, PredictionError, ShelfwiseError
-from shelfwise.manifest import read_index, read_json
+from shelfwise.manifest import DECISION, EVIDENCE, INDEX, OPTIONS, read_index, read_json
 from shelfwise.predictions import Machine, Predictions, Predictor
 from shelfwise.recipes.index import FILE as INDEX_FILE
 from shelfwise.recipes.index import TrainingIndex
@@ -26,9 +27,6 @@ from shelfwise.trust.calibrate import out_of_fold
 from shelfwise.trust.decide import Rule
 from shelfwise.trust.evidence import Evidence
 from shelfwise.trust.learnt import evidence_rows, learnt_rows
-
-#: Names of a bundle's files.
-EVIDENCE, DECISION, OPTIONS = "evidence.parquet", "decision.json", "recipe.toml"
 
 
 class Held(Options):
@@ -102,7 +100,7 @@ class HeldPredictor:
         Raises:
             BundleError: it keeps no evidence, so what it learnt from is not known.
         """
-        evidence = self.evidence()
+        evidence = self.evidence
         if evidence is None or not (self.directory / INDEX_FILE).is_file():
             raise BundleError(f"{self.directory} keeps no evidence, so it cannot be weighed; fit it again")
         known_N = learnt_rows(catalog, evidence)
@@ -118,7 +116,7 @@ class HeldPredictor:
 
     def learnt_from(self, catalog: Catalog) -> npt.NDArray[np.bool_]:
         """Return bool [N], the products it has learnt from: those in its evidence, and others of its index by id."""
-        known_N, seen, evidence = np.zeros(len(catalog), bool), set[str](), self.evidence()
+        known_N, seen, evidence = np.zeros(len(catalog), bool), set[str](), self.evidence
         if (self.directory / INDEX_FILE).is_file():
             seen = set(TrainingIndex.load(self.directory, self.taxonomy).ids)
         if evidence is not None:
@@ -138,8 +136,9 @@ class HeldPredictor:
                 unsure[row] = tuple(dict.fromkeys((*unsure.get(row, ()), *names)))
         return replace(found, unsure=unsure)
 
+    @cached_property
     def evidence(self) -> Evidence | None:
-        """Return the bundle's evidence, ``None`` where it keeps none."""
+        """The bundle's evidence, ``None`` where it keeps none."""
         path = self.directory / EVIDENCE
         return Evidence.load(path) if path.is_file() else None
 
@@ -163,7 +162,7 @@ def read_held(directory: Path, *, check: bool = True) -> HeldPredictor:
     Raises:
         BundleError: no bundle there, or one that is broken or of another format.
     """
-    index = read_index(directory) if check else read_json(directory / "bundle.json")
+    index = read_index(directory) if check else read_json(directory / INDEX)
     try:
         taxonomy = Taxonomy.load(directory / "taxonomy.json")
         table = tomllib.loads((directory / OPTIONS).read_text(encoding="utf-8"))

@@ -23,7 +23,7 @@ from shelfwise.data.facts import FactTable, facts_of
 from shelfwise.data.group import near_duplicates
 from shelfwise.errors import ImageError, require
 from shelfwise.files import cache_directory
-from shelfwise.predictions import Machine, Predictions
+from shelfwise.predictions import Machine, Predictions, uniform
 from shelfwise.recipes.features import check_features, features
 from shelfwise.recipes.routing import assemble, route
 from shelfwise.recipes.weights import read_arrays, write_arrays
@@ -252,12 +252,8 @@ class NeighboursPredictor:
         from shelfwise.models.nearest import Index
 
         slices = self.taxonomy.slices(category)
-        probs_nV = np.zeros((len(queries_nD), self.taxonomy.width(category)), dtype=np.float32)
-        if category not in self.kept.parts:
-            for part in slices:
-                probs_nV[:, part] = 1 / max(part.stop - part.start, 1)
-            return probs_nV
-        if not slices:
+        probs_nV = uniform(self.taxonomy, category, len(queries_nD))
+        if category not in self.kept.parts or not slices:
             return probs_nV
         rows, labels_mA = self.kept.parts[category]
         group_m = self.kept.group[rows] if len(self.kept.group) else None

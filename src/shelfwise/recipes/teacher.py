@@ -39,7 +39,7 @@ def taught(path: Path, train: Catalog, machine: Machine) -> Mapping[str, tuple[s
     elif (path / INDEX).is_file():
         held = read_held(path)
         check_taxonomies([train.taxonomy, held.taxonomy], [train.source, str(path)])
-        keeps = held.evidence() is not None
+        keeps = held.evidence is not None
         found = held.out_of_fold(train, machine)[0] if keeps else held.predict(train, machine)
     else:
         raise UsageError(f"teacher: there are neither saved Predictions nor a bundle at {path}")

@@ -32,11 +32,11 @@ from shelfwise.models.backbones import Backbone, Preprocess, build_backbone, ver
 from shelfwise.models.distil import Teacher
 from shelfwise.models.engines import settle_device
 from shelfwise.models.losses import Objective, Sums, class_weights, value_counts
-from shelfwise.models.network import set_trainable
+from shelfwise.models.network import checkpoint_activations
 from shelfwise.predictions import Machine
 from shelfwise.recipes.head_start import can_start, start_heads
 from shelfwise.recipes.tuned import Tuned
-from shelfwise.recipes.tuned_network import TunedNetwork, assemble_network, head_parts, save_memory
+from shelfwise.recipes.tuned_network import TunedNetwork, assemble_network, head_parts
 from shelfwise.recipes.weights import read_arrays, write_arrays
 from shelfwise.taxonomy import Taxonomy
 from shelfwise.train import checkpoint
@@ -207,7 +207,7 @@ class Run:
         recipe, machine = self.recipe, self.shared.machine
         self._start(network)
         if recipe.checkpointing:
-            save_memory(network)
+            checkpoint_activations(network)
         if recipe.lora.rank:
             from shelfwise.models.lora import add_lora
 
@@ -382,4 +382,4 @@ class Run:
                 (name, names if name == "heads" else tuple(n for n in names if "lora_" in n))
                 for name, names in groups
             )
-        return Anatomy(groups, objective.pairs, head_parts(network, objective.pairs), set_trainable)  # type: ignore[arg-type]
+        return Anatomy(groups, objective.pairs, head_parts(network, objective.pairs))

@@ -13,7 +13,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from shelfwise.errors import UsageError
 from shelfwise.models.backbones import LITE, Backbone, Preprocess, build_backbone, lite_backbone
 from shelfwise.models.network import Network, Outputs, build_network
 from shelfwise.models.towers import Tower
@@ -162,17 +161,3 @@ def _boxes(mask: Tensor) -> Iterator[tuple[slice, ...]]:
     for run in torch.tensor_split(inside, starts.nonzero().flatten()[1:]):
         low, high = run.amin(dim=0).tolist(), (run.amax(dim=0) + 1).tolist()
         yield tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-
-
-def save_memory(network: TunedNetwork) -> None:
-    """Let the tower compute activations again instead of keeping them.
-
-    Raises:
-        UsageError: it does not know how.
-    """
-    for part in network.tower.modules():
-        switch = getattr(part, "set_grad_checkpointing", None)
-        if switch is not None:
-            switch(True)
-            return
-    raise UsageError("checkpointing: this backbone does not know how to compute activations again")

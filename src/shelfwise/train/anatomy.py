@@ -4,7 +4,7 @@ It knows no backbone and no taxonomy: only names of parameters and, where heads 
 slice of it belongs to which head.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -17,26 +17,6 @@ from shelfwise.train.optim import HEADS, LayerGroups, Phase
 Pair = tuple[str, str]
 #: Part of a tensor: its name, and the slices along its first axes.
 Part = tuple[str, tuple[slice, ...]]
-SetTrainable = Callable[[nn.Module, Collection[str]], None]
-
-
-def set_trainable(network: nn.Module, names: Collection[str]) -> None:
-    """Let exactly the named parameters require gradients; put modules that train nothing into eval mode.
-
-    A module without parameters, such as dropout, is as the nearest module around it that has some.
-    """
-    wanted = set(names)
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name in wanted)
-    _set_modes(network, network.training)
-
-
-def _set_modes(module: nn.Module, around: bool) -> None:
-    wanted = [parameter.requires_grad for parameter in module.parameters()]
-    on = around and (not wanted or any(wanted))
-    module.training = on
-    for child in module.children():
-        _set_modes(child, on)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +28,11 @@ class Anatomy:
             heads, the rest one group.
         pairs: the order of ``Sums.pair_loss`` and ``Sums.pair_labels``.
         heads: for each pair the parts of tensors (parameters and buffers) that are its head's alone.
-        set_trainable: makes exactly the named parameters trainable, and what is frozen eval.
     """
 
     layer_groups: LayerGroups = ()
     pairs: Sequence[Pair] = ()
     heads: Mapping[Pair, Sequence[Part]] = field(default_factory=dict)
-    set_trainable: SetTrainable = set_trainable
 
     def complete(self, network: nn.Module) -> "Anatomy":
         """Return the anatomy with the network's own layer groups, or two by name, where it has none."""
@@ -65,7 +43,7 @@ class Anatomy:
             names = [name for name, _ in network.named_parameters()]
             heads = [name for name in names if name.startswith(f"{HEADS}.")]
             groups = [("backbone", [name for name in names if name not in set(heads)]), (HEADS, heads)]
-        return Anatomy(groups, self.pairs, self.heads, self.set_trainable)
+        return Anatomy(groups, self.pairs, self.heads)
 
 
 def trained(anatomy: Anatomy, phase: Phase) -> tuple[frozenset[str], tuple[Pair, ...] | None]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from shelfwise.errors import TrainingError, UsageError, listing
+from shelfwise.models.network import set_trainable
 from shelfwise.train.anatomy import Anatomy, outside, separate, trained
 from shelfwise.train.best import Best, Given
 from shelfwise.train.gradients import divide, divide_each
@@ -111,7 +112,7 @@ class Course:
     def learn(self) -> None:
         """Put the network into training, what is frozen into eval."""
         self.network.train()
-        self.anatomy.set_trainable(self.network, tuple(self.weights))
+        set_trainable(self.network, tuple(self.weights))
 
     def set_rates(self, factor: float) -> dict[str, float]:
         """Set every group's rate to a share of its highest; return them by group of layers."""

@@ -86,8 +86,11 @@ def _open(name: str, options: TrackOptions, directory: Path, progress: Progress 
 
 
 def record_of(event: "Event") -> Record:
-    """Return an event as JSON has it: NaN is null, pairs are ``[category, attribute, number]``."""
-    pairs = {"scores": event.scores, "pair_loss": event.pair_loss}
+    """Return an event as JSON has it: NaN is null, pairs are ``[category, attribute, number]``.
+
+    A step has no pairs: there may be thousands of them, and one step says next to nothing of each.
+    """
+    pairs = {} if event.kind == "step" else {"scores": event.scores, "pair_loss": event.pair_loss}
     return {
         "kind": event.kind,
         "phase": event.phase,
