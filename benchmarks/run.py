@@ -24,6 +24,8 @@ NAMES = (
     "expected",
     "treatments",
     "shift",
+    "download",
+    "brands",
 )
 #: Benchmarks that know ``--quick``: a small size that shows they work, not what they measure.
 SMALL = (
@@ -38,6 +40,8 @@ SMALL = (
     "promise",
     "expected",
     "shift",
+    "download",
+    "brands",
 )
 
 

@@ -1,16 +1,40 @@
 """Where each product's picture lies: by column or by id, never outside the image folder.
 
 It opens no picture. A path is taken under the folder, then by its file name there; an id is looked
-up as ``<id>.<ending>``, then by number whatever the zero-padding. Every result is resolved, links
+up as ``<id>.<ending>``, then by number whatever the zero-padding. Where a cell holds a URL, the picture is the one
+that was downloaded for the id, else one with the URL's file name. Every result is resolved, links
 included, and must still lie inside the folder.
 """
 
+import hashlib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from shelfwise.errors import CatalogError, ImageError
 from shelfwise.roles import IMAGE_ENDINGS
+
+#: The file that shows that a folder's pictures were downloaded and are called as their products.
+LEDGER_NAME = "downloads.sqlite"
+#: A cell with one URL or several, plain or as a list.
+URL_CELL = re.compile(r"""^[\[\s"']*[A-Za-z][A-Za-z0-9+.-]*://""")
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|%]|^\.|[. ]$')
+#: Bytes of a file name without its ending; file systems take 255 with it.
+LONGEST_STEM = 160
+
+
+def file_stem(id_: str) -> str:
+    """Return what the file of a product is called: its id, with what a file name cannot hold percent-encoded."""
+
+    def encoded(found: re.Match[str]) -> str:
+        return "".join(f"%{byte:02X}" for byte in found.group().encode())
+
+    stem = _UNSAFE.sub(encoded, id_)
+    if len(stem.encode()) <= LONGEST_STEM:
+        return stem
+    digest = hashlib.blake2b(id_.encode(), digest_size=16).hexdigest()
+    return f"{stem.encode()[: LONGEST_STEM - 33].decode(errors='ignore')}~{digest}"
 
 
 class ImageFolder:
@@ -76,7 +100,7 @@ class ImageFolder:
             ImageError: ``missing`` for none, or several that differ in zero-padding only; ``outside`` for a link
                 that leaves the folder.
         """
-        name = self._stems.get(id_)
+        name = self._stems.get(file_stem(id_) if LEDGER_NAME in self._names else id_)
         if name is None and id_.isascii() and id_.isdigit():
             number = int(id_)
             if number in self._numbers:
@@ -91,6 +115,19 @@ class ImageFolder:
         if path is None:
             raise ImageError("outside", f"the image {name!r} is a link that leads outside the image folder")
         return path
+
+    def by_url(self, cell: str, id_: str) -> Path:
+        """Return the file of a product whose cell holds a URL.
+
+        Raises:
+            ImageError: as ``by_id``.
+        """
+        if LEDGER_NAME not in self._names:
+            try:
+                return self.by_path(cell)
+            except ImageError:
+                pass
+        return self.by_id(id_)
 
     def _inside(self, path: Path) -> Path | None:
         try:
@@ -126,6 +163,8 @@ def locate_images(
                 paths.append(folder.by_id(id_))
             elif cell is None or not cell.strip():
                 raise ImageError("missing", "no image is named")
+            elif URL_CELL.match(cell):
+                paths.append(folder.by_url(cell.strip(), id_))
             else:
                 paths.append(folder.by_path(cell.strip()))
         except ImageError as error:

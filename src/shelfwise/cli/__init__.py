@@ -9,11 +9,11 @@ from typing import Any, NoReturn
 
 import typer
 
-from shelfwise.cli import learn, search, answer, blend, audit, inspect, taxonomy, vqa  # isort: skip  (the order of the verbs in --help)
+from shelfwise.cli import learn, search, answer, blend, audit, inspect, download, taxonomy, vqa  # isort: skip  (the order of the verbs in --help)
 from shelfwise.cli.options import app
 from shelfwise.errors import ShelfwiseError
 
-__all__ = ["answer", "app", "audit", "blend", "inspect", "learn", "run", "search", "taxonomy", "vqa"]
+__all__ = ["answer", "app", "audit", "blend", "download", "inspect", "learn", "run", "search", "taxonomy", "vqa"]
 
 #: Exit code after Ctrl-C, as shells have it; typer returns it instead of raising.
 STOPPED = 130
