@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from shelfwise.config import DecideOptions
     from shelfwise.crossfit import cross_fit
     from shelfwise.data.clean import clean
+    from shelfwise.data.download import download
     from shelfwise.data.group import near_duplicates
+    from shelfwise.data.terms import DownloadOptions
     from shelfwise.errors import ShelfwiseError
     from shelfwise.evaluate import compare, evaluate
     from shelfwise.findings import Finding, Findings
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from shelfwise.recipes.treated import Treated
     from shelfwise.recipes.treatments import Treatments
     from shelfwise.recipes.vqa import Vqa
-    from shelfwise.registry import Spec, backbone, heads, loss, register
+    from shelfwise.registry import Spec, backbone, heads, loss, register, text_encoder
     from shelfwise.report import Comparison, Report
     from shelfwise.roles import Columns
     from shelfwise.search import search
@@ -52,6 +54,7 @@ _HOMES = {
     "Columns": "roles",
     "Comparison": "report",
     "DecideOptions": "config",
+    "DownloadOptions": "data.terms",
     "Ensemble": "recipes.ensemble",
     "Evidence": "trust.evidence",
     "Finding": "findings",
@@ -80,6 +83,7 @@ _HOMES = {
     "cross_fit": "crossfit",
     "decide": "trust.decide",
     "diff": "changes.diff",
+    "download": "data.download",
     "embed": "models.embed",
     "evaluate": "evaluate",
     "fit": "fit",
@@ -90,6 +94,7 @@ _HOMES = {
     "near_duplicates": "data.group",
     "register": "registry",
     "search": "search",
+    "text_encoder": "registry",
 }
 
 __all__ = [
@@ -100,6 +105,7 @@ __all__ = [
     "Columns",
     "Comparison",
     "DecideOptions",
+    "DownloadOptions",
     "Ensemble",
     "Evidence",
     "Finding",
@@ -128,6 +134,7 @@ __all__ = [
     "cross_fit",
     "decide",
     "diff",
+    "download",
     "embed",
     "evaluate",
     "fit",
@@ -138,6 +145,7 @@ __all__ = [
     "near_duplicates",
     "register",
     "search",
+    "text_encoder",
 ]
 
 

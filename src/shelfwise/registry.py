@@ -1,4 +1,4 @@
-"""Registry and Spec: the named backbones, heads, losses, metrics and recipes.
+"""Registry and Spec: the named backbones, text encoders, heads, losses, metrics and recipes.
 
 A registered thing is a callable whose positional parameters are run-time objects and whose
 keyword-only parameters are its options. A ``Spec`` is the name with its options: frozen, comparable,
@@ -23,6 +23,12 @@ HOMES: Mapping[str, tuple[str, ...]] = {
         "shelfwise.models.timm_tower",
         "shelfwise.models.clip_tower",
         "shelfwise.models.transformers_tower",
+        "shelfwise.models.pair",
+    ),
+    "text_encoder": (
+        "shelfwise.models.tfidf",
+        "shelfwise.models.sentence_tower",
+        "shelfwise.models.clip_text_tower",
     ),
     "heads": (
         "shelfwise.models.heads",
@@ -31,6 +37,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
         "shelfwise.models.shared_heads",
     ),
     "loss": ("shelfwise.models.losses",),
+    "number_loss": ("shelfwise.models.number_losses",),
     "metric": ("shelfwise.metrics",),
     "recipe": (
         "shelfwise.recipes.probe",
@@ -39,6 +46,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
         "shelfwise.recipes.treated",
         "shelfwise.recipes.finetune",
         "shelfwise.recipes.ensemble",
+        "shelfwise.recipes.parts",
     ),
 }
 
@@ -48,7 +56,7 @@ class Spec:
     """A registered name with its options.
 
     Attributes:
-        kind: ``backbone``, ``heads``, ``loss``, ``metric`` or ``recipe``.
+        kind: ``backbone``, ``text_encoder``, ``heads``, ``loss``, ``number_loss``, ``metric`` or ``recipe``.
         name: the registered name.
         options: option values, sorted by name; only those that are not at their default.
     """
@@ -177,6 +185,11 @@ register = _Register()
 def backbone(name: str, **options: Any) -> Spec:
     """Return the spec of a backbone, its options checked: ``backbone("timm", model="resnet50")``."""
     return REGISTRIES["backbone"].spec(name, **options)
+
+
+def text_encoder(name: str, **options: Any) -> Spec:
+    """Return the spec of a text encoder, its options checked: ``text_encoder("sentence", model="minilm")``."""
+    return REGISTRIES["text_encoder"].spec(name, **options)
 
 
 def heads(name: str, **options: Any) -> Spec:

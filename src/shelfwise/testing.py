@@ -26,9 +26,18 @@ from shelfwise.errors import PredictionError
 from shelfwise.head_contract import check_head
 from shelfwise.predictions import Machine, Predictions, Predictor, Recipe
 from shelfwise.registry import REGISTRIES
+from shelfwise.text_contract import check_text_encoder
 from shelfwise.toys import toy, toy_catalog
 
-__all__ = ["check_head", "check_loss", "check_options", "check_recipe", "toy", "toy_catalog"]
+__all__ = [
+    "check_head",
+    "check_loss",
+    "check_options",
+    "check_recipe",
+    "check_text_encoder",
+    "toy",
+    "toy_catalog",
+]
 
 #: Probabilities that are promised to be the same may differ by this much.
 CLOSE = 1e-5

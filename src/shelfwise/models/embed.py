@@ -311,7 +311,7 @@ def _computed(
 
     def whole(items: Sequence[_Pending]) -> list[tuple[bytes, Half] | ImageError]:
         return [
-            found if isinstance(found, ImageError) else (found[0], _half(engine.run(found[1][None]))[0])
+            found if isinstance(found, ImageError) else (found[0], to_half(engine.run(found[1][None]))[0])
             for found in [_decoded(item, preprocess) for item in items]
         ]
 
@@ -331,15 +331,19 @@ def _computed(
                 images_BHWC[place] = found[1]
         vectors_BD = engine.run(images_BHWC)
         for place, found in enumerate(batch):
-            yield found if isinstance(found, ImageError) else (found[0], _half(vectors_BD[place]))
+            yield found if isinstance(found, ImageError) else (found[0], to_half(vectors_BD[place]))
 
 
-def _half(vectors: NDArray[np.float32]) -> Half:
-    """Round to float16, as vectors are kept."""
+def to_half(vectors: NDArray[np.float32]) -> Half:
+    """Round to float16, as vectors are kept.
+
+    Raises:
+        EngineError: a number has no place there.
+    """
     with np.errstate(over="ignore"):
         half = vectors.astype("<f2")
     if not np.isfinite(half).all():
-        raise EngineError("the backbone gives numbers that are not finite or too large for float16")
+        raise EngineError("the encoder gives numbers that are not finite or too large for float16")
     return half
 
 

@@ -21,7 +21,9 @@ from shelfwise.registry import register
 #: Pillow's numbers of its filters, as image processors write them.
 _FILTERS: Mapping[int, Resample] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box"}
 _IMAGENET = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
-_LOCAL = 'a local directory instead: model = "path/to/directory" (with config.json and model.safetensors)'
+LOCAL_DIRECTORY = (
+    'a local directory instead: model = "path/to/directory" (with config.json and model.safetensors)'
+)
 #: From this side on, an image processor with ``crop_pct`` stretches the picture and crops nothing.
 _UNCROPPED = 384
 
@@ -55,10 +57,10 @@ def transformers_backbone(
     transformers = require("transformers", extra="transformers")
     if pool not in (None, "mean", "class"):
         raise UsageError(f"pool is 'mean' or 'class', or left out for the network's own, not {pool!r}")
-    local = _local(model)
+    local = local_directory(model)
     name = str(local) if local else model
-    with _quietly(transformers):
-        config = fetch(model, lambda: transformers.AutoConfig.from_pretrained(name), _LOCAL)
+    with quietly(transformers):
+        config = fetch(model, lambda: transformers.AutoConfig.from_pretrained(name), LOCAL_DIRECTORY)
         config = getattr(config, "vision_config", config)
         net = _net(transformers, name, config, weights, pool, seed)
         look = _look(transformers, name)
@@ -73,7 +75,7 @@ def transformers_backbone(
     )
 
 
-def _local(model: str) -> Path | None:
+def local_directory(model: str) -> Path | None:
     """Return the directory that ``model`` names, ``None`` where it is a name on the hub.
 
     Raises:
@@ -112,7 +114,7 @@ def _net(transformers: Any, name: str, config: Any, weights: bool, pool: str | N
         net, found = fetch(
             name,
             lambda: kind.from_pretrained(name, config=config, output_loading_info=True, dtype="float32"),
-            _LOCAL,
+            LOCAL_DIRECTORY,
         )
     missing = [key for key in found["missing_keys"] if pool is None or not key.startswith("pooler.")]
     if missing or found["mismatched_keys"]:
@@ -125,7 +127,7 @@ def _net(transformers: Any, name: str, config: Any, weights: bool, pool: str | N
 
 
 @contextlib.contextmanager
-def _quietly(transformers: Any) -> Iterator[None]:
+def quietly(transformers: Any) -> Iterator[None]:
     """Keep reports about weights that are left out on purpose, and bars, off the terminal."""
     logging = transformers.utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
