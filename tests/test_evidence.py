@@ -180,18 +180,6 @@ def test_other_rows_are_refused(toy: Toy):
         Evidence.of(replace(found, taxonomy=other), read, range(len(read)))
 
 
-def test_probabilities_of_other_rows_are_refused():
-    read = catalog()
-    evidence = Evidence.of(predictions(read), read, range(6))
-    given = evidence.predictions()
-    swapped = evidence.with_probs(replace(given, blocks=tuple(replace(b, opinions=()) for b in given.blocks)))
-    assert all(block.opinions == () for block in swapped.blocks)
-    with pytest.raises(PredictionError, match="'K': probabilities of other rows"):
-        evidence.with_probs(predictions(read))
-    with pytest.raises(PredictionError, match="'S': probabilities of other rows"):
-        evidence.with_probs(evidence.select([True, False, False, False, False, True]).predictions())
-
-
 def test_files_that_are_not_evidence(tmp_path: Path):
     read = catalog()
     predictions(read).save(tmp_path / "predictions.parquet")

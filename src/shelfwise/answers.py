@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from shelfwise.amounts import AmountAnswers
 from shelfwise.catalog import Catalog
 from shelfwise.errors import PredictionError, UsageError, listing
 from shelfwise.roles import Layout
@@ -88,6 +89,7 @@ class Answers:
         categories: the category cell of every row as given, for rows that have no block.
         layout: how they are written; that of the training table.
         likelier: int32 [N], code of the category each picture looks most like, -1 for none; where known.
+        amounts: one per Number that was learnt.
     """
 
     taxonomy: Taxonomy
@@ -100,6 +102,7 @@ class Answers:
     categories: tuple[str | None, ...] = ()
     layout: Layout | None = None
     likelier: Codes | None = None
+    amounts: tuple[AmountAnswers, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -133,28 +136,40 @@ class Answers:
                     state=np.where(copied, np.int8(STATES.index("stated")), block.state),
                 )
             )
-        return replace(self, blocks=tuple(blocks), stated=True)
+        amounts = tuple(_keep_stated(item, catalog.numbers(item.name)) for item in self.amounts)
+        return replace(self, blocks=tuple(blocks), amounts=amounts, stated=True)
+
+    def amount(self, name: str) -> AmountAnswers | None:
+        """Return what is said of a Number, ``None`` where nothing is."""
+        return next((item for item in self.amounts if item.name == name), None)
 
     def of(self, row: int) -> dict[str, dict[str, Any]]:
         """Return one row's answers by attribute.
 
-        Each is ``{value, probability, state, candidate, runner_up, runner_up_probability}``; ``value`` is
-        ``None`` unless the cell is answered, ``probability`` is the candidate's.
+        A Choice is ``{value, probability, state, candidate, runner_up, runner_up_probability}``; ``value`` is
+        ``None`` unless the cell is answered, ``probability`` is the candidate's. A Number is ``{value, low, high,
+        coverage, state, candidate}``, with ``{unit_price, unit}`` where a price's quantity is known.
         """
+        found: dict[str, dict[str, Any]] = {}
         for block in self.blocks:
-            at = int(np.searchsorted(block.rows, row))
-            if at < len(block.rows) and block.rows[at] == row:
-                return {
-                    choice.name: _cell(choice, block, at, column)
-                    for column, choice in enumerate(self.taxonomy.choices(block.category))
-                }
-        return {}
+            at = _place(block.rows, row)
+            if at is not None:
+                choices = self.taxonomy.choices(block.category)
+                found |= {choice.name: _cell(choice, block, at, a) for a, choice in enumerate(choices)}
+        for item in self.amounts:
+            at = _place(item.rows, row)
+            if at is not None:
+                found[item.name] = _amount_cell(item, at)
+        return found
 
     def counts(self) -> dict[str, int]:
         """Return the number of cells in each state, those that occur; rows with an error are ``error``."""
         found = dict.fromkeys(STATES, 0)
         for block in self.blocks:
             for state, count in zip(*np.unique(block.state, return_counts=True), strict=True):
+                found[STATES[int(state)]] += int(count)
+        for item in self.amounts:
+            for state, count in zip(*np.unique(item.state, return_counts=True), strict=True):
                 found[STATES[int(state)]] += int(count)
         found["error"] = len(self.errors)
         return {state: count for state, count in found.items() if count}
@@ -291,6 +306,33 @@ def join_blocks(blocks: Sequence[AnswerBlock]) -> AnswerBlock:
     fields = ("codes", "probability", "runner_up", "candidate", "second", "state")
     joined = (np.concatenate([getattr(block, name) for block in blocks])[order] for name in fields)
     return AnswerBlock(blocks[0].category, row[order], *joined)
+
+
+def _keep_stated(item: AmountAnswers, stated_N: npt.NDArray[np.float64]) -> AmountAnswers:
+    stated_n = stated_N[item.rows]
+    copied = np.isfinite(stated_n)
+    return replace(
+        item,
+        value=np.where(copied, stated_n, item.value),
+        candidate=np.where(copied, stated_n, item.candidate),
+        low=np.where(copied, np.nan, item.low),
+        high=np.where(copied, np.nan, item.high),
+        state=np.where(copied, np.int8(STATES.index("stated")), item.state),
+    )
+
+
+def _place(rows: Rows, row: int) -> int | None:
+    at = int(np.searchsorted(rows, row))
+    return at if at < len(rows) and rows[at] == row else None
+
+
+def _amount_cell(item: AmountAnswers, at: int) -> dict[str, Any]:
+    names = ("value", "low", "high", "candidate")
+    given = {name: float(getattr(item, name)[at]) for name in names}
+    cell: dict[str, Any] = {name: None if np.isnan(number) else number for name, number in given.items()}
+    if item.unit and item.unit[at]:
+        cell |= {"unit_price": float(item.unit_price[at]), "unit": item.unit[at]}
+    return {**cell, "coverage": item.coverage, "state": STATES[item.state[at]]}
 
 
 def _cell(choice: Choice, block: AnswerBlock, at: int, column: int) -> dict[str, Any]:

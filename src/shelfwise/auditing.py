@@ -5,6 +5,7 @@ out-of-fold probabilities, never by the model that has seen their labels.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,11 @@ from shelfwise.data.clean import clean
 from shelfwise.errors import BundleError, UsageError
 from shelfwise.files import cache_directory
 from shelfwise.findings import Findings
-from shelfwise.predictions import Machine
+from shelfwise.predictions import Machine, Predictions
 from shelfwise.roles import Columns
 from shelfwise.trust.audit import Audit, audit
 from shelfwise.trust.learnt import look_alike_ids, out_of_fold
+from shelfwise.trust.mispriced import NumberAudit, audit_numbers
 
 if TYPE_CHECKING:
     from shelfwise.pages import Mismatch
@@ -65,10 +67,29 @@ def audit_table(
         weights=weights,
         reference=evidence,
     )
+    found = replace(
+        found, numbers=_numbers(bundle, predictions, catalog), category_of=_category_cells(catalog)
+    )
     if look_alikes and index is not None and evidence is not None:
         near = index.look_alikes(catalog, ASKED * look_alikes, machine).positions
         found = found.with_evidence(look_alike_ids(found, near, index.ids, evidence, look_alikes))
     return found
+
+
+def _numbers(bundle: Bundle, predictions: Predictions, catalog: Catalog) -> tuple[NumberAudit, ...]:
+    """Judge stated numbers; those of products learnt from by what was said of them out of fold."""
+    found = []
+    for item in predictions.amounts:
+        stated_N = catalog.numbers(item.name)
+        if np.isfinite(stated_N).any():
+            number, coverage = catalog.taxonomy.number(item.name), bundle.run.decide.coverage
+            found.append(audit_numbers(item, number, stated_N, catalog.ids, coverage=coverage))
+    return tuple(found)
+
+
+def _category_cells(catalog: Catalog) -> tuple[str | None, ...]:
+    names = (*catalog.taxonomy.categories, None)
+    return tuple(names[max(code, -1)] for code in catalog.category.tolist())
 
 
 def find_suspects(bundle: Bundle, catalog: Catalog, *, machine: Machine | None = None) -> Findings:
@@ -119,6 +140,12 @@ def summary(found: Audit, bundle: Bundle) -> tuple[str, ...]:
     """Return what an audit found, in sentences: counts, the noise that was estimated, how texts were read."""
     in_words = int(found.in_words.sum())
     lines = [f"{len(found):,} stated values, {in_words:,} of them in words; {found.suspects:,} are suspects."]
+    for item in found.numbers:
+        many = int(item.suspect.sum())
+        lines.append(
+            f"{len(item):,} stated numbers of {item.number.name!r}; {many:,} are far outside their range, more likely "
+            "wrong than right."
+        )
     for name, noise, many in (
         ("cells", found.cells, len(found) - in_words),
         ("texts", found.words, in_words),
@@ -141,7 +168,7 @@ def mismatches(found: Audit, catalog: Catalog, most: int = SHOWN) -> "list[Misma
     picture = dict(zip(catalog.ids, catalog.images, strict=True))
     places = np.flatnonzero(found.suspect)[:most].tolist()
     shown = []
-    for at, row in zip(places, found.frame()[places].iter_rows(named=True), strict=True):
+    for at, row in zip(places, found.values()[places].iter_rows(named=True), strict=True):
         names = found.evidence[at] if found.evidence else ()
         row["evidence"] = tuple((name, picture.get(name)) for name in names)
         shown.append(Mismatch(**row, image=catalog.images[int(found.row[at])]))

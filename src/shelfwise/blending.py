@@ -77,7 +77,8 @@ def blend_bundles(
     )
     said, kept = _fair(members, catalog, groups, machine)
     judged, group_N = catalog.select(kept), groups[kept]
-    if not ((judged.codes >= 0).any(axis=1) & (judged.category >= 0)).any():
+    stated = any(np.isfinite(judged.numbers(name)).any() for name in judged.taxonomy.number_names)
+    if not (stated or ((judged.codes >= 0).any(axis=1) & (judged.category >= 0)).any()):
         raise CatalogError(
             f"{catalog.source}: no product is left to weigh the bundles on: {len(catalog):,} products, "
             f"{len(catalog) - len(kept):,} of them learnt from and in no evidence, or near-duplicates of such; "
@@ -91,7 +92,7 @@ def blend_bundles(
         )
     folds = judged.folds(parts, groups=group_N, seed=seed)
     blended = _blended_out_of_fold(said, judged, group_N, folds, metric, names)
-    found = expect_of(blended, judged, group_N, folds, metric=metric, seed=seed)
+    found = expect_of(blended, judged, group_N, folds, metric=metric, seed=seed, aim=first.run.decide.aim)
     recipe = Ensemble(members=tuple(Held(bundle=path) for path in paths), metric=metric)
     weights = blend_weights(said, judged, metric=metric, groups=group_N, names=names)
     predictor = EnsemblePredictor(recipe, first.taxonomy, members, weights)

@@ -6,19 +6,23 @@ network, and every file is checked against the SHA-256 in ``bundle.json`` before
 
 import json
 import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from shelfwise.answers import Answers
 from shelfwise.card import card
 from shelfwise.catalog import Catalog, Schema
 from shelfwise.config import RunOptions, make_recipe, run_options, to_toml
-from shelfwise.errors import BundleError, ConfigError, UsageError
+from shelfwise.data.unit_prices import with_unit_prices
+from shelfwise.errors import BundleError, ConfigError, UsageError, listing, suggest
 from shelfwise.files import replacing_directory
 from shelfwise.manifest import (
     CLAIMS,
@@ -36,7 +40,7 @@ from shelfwise.recipes.index import FILE as INDEX_FILE
 from shelfwise.recipes.index import TrainingIndex
 from shelfwise.recipes.remapped import Remapped, load_remapped
 from shelfwise.report import Report
-from shelfwise.roles import Columns, Layout, Roles
+from shelfwise.roles import TITLE_NAMES, Columns, Layout, Roles
 from shelfwise.taxonomy import Taxonomy
 from shelfwise.trust.calibrate import out_of_fold
 from shelfwise.trust.claims import Reader
@@ -105,7 +109,7 @@ class Bundle:
     def predict(self, catalog: Catalog, machine: Machine | None = None) -> Predictions:
         """Return calibrated probabilities for every product, and how familiar its picture is."""
         found = self._predict(catalog.under(self.schema).remembering(), machine or Machine())
-        return found if self.rule is None else self.rule.calibration.apply(found)
+        return found if self.rule is None else self.rule.calibrated(found)
 
     def _predict(self, catalog: Catalog, machine: Machine) -> Predictions:
         found = self.predictor.predict(catalog, machine)
@@ -181,21 +185,33 @@ class Bundle:
             answers = replace(answers, notes=(*answers.notes, str(kept)))
         field = catalog.schema.roles.category
         cells = tuple(catalog.frame[field].to_list()) if field else ()
-        answers = replace(answers, categories=cells, layout=self.schema.layout)
+        amounts = with_unit_prices(answers.amounts, catalog)
+        answers = replace(answers, categories=cells, layout=self.schema.layout, amounts=amounts)
         return answers.keep_stated(catalog) if keep_stated else answers
 
-    def look_alikes(self, catalog: Catalog, k: int, *, machine: Machine | None = None) -> pl.DataFrame:
+    def look_alikes(
+        self, catalog: Catalog, k: int, *, stating: str | None = None, machine: Machine | None = None
+    ) -> pl.DataFrame:
         """Name the k training products that look most like each product.
 
+        Args:
+            catalog: the products.
+            k: how many.
+            stating: a Number: only products that state it, such as comparables with a price.
+            machine: where to compute.
+
         Returns:
-            ``row, id, rank, look_alike, similarity``, the nearest first; rows without a readable picture have none.
+            ``row, id, rank, look_alike, similarity``, the nearest first, and a column for the Number that they are to
+            state; rows without a readable picture have none.
 
         Raises:
             BundleError: the bundle keeps no index of its training products.
         """
         if self.index is None:
             raise BundleError("this bundle keeps no index of its training products; fit it again")
-        found = self.index.look_alikes(catalog.under(self.schema), k, machine or Machine())
+        stated_M = None if stating is None else self._stated(stating, self.index.ids)
+        among = None if stated_M is None else np.isfinite(stated_M)
+        found = self.index.look_alikes(catalog.under(self.schema), k, machine or Machine(), among)
         rows, ranks = (found.positions >= 0).nonzero()
         near = found.positions[rows, ranks]
         return pl.DataFrame(
@@ -205,8 +221,20 @@ class Bundle:
                 "rank": ranks + 1,
                 "look_alike": [self.index.ids[at] for at in near.tolist()],
                 "similarity": found.similarity[rows, ranks].astype(float).round(4),
+                **({} if stating is None or stated_M is None else {stating: stated_M[near]}),
             }
         )
+
+    def _stated(self, name: str, ids: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Return what training products state of a Number, NaN for none."""
+        self.taxonomy.number(name)
+        items = () if self.evidence is None else self.evidence.amounts
+        item = next((each for each in items if each.name == name), None)
+        if item is None or self.evidence is None:
+            raise BundleError(f"this bundle keeps no evidence of {name!r}; fit it again")
+        names = (self.evidence.ids[row] for row in item.rows.tolist())
+        stated = dict(zip(names, item.truth.tolist(), strict=True))
+        return np.array([stated.get(id_, np.nan) for id_ in ids])
 
     def with_notes(self, *notes: str) -> "Bundle":
         """Return the bundle with sentences added to its report."""
@@ -214,17 +242,20 @@ class Bundle:
 
     def answer_one(
         self,
-        image: str | Path,
+        image: str | Path | None = None,
         *,
+        text: str | Mapping[str, str] | None = None,
         category: str | None = None,
         id: str | None = None,
         precision: float | None = None,
         machine: Machine | None = None,
     ) -> dict[str, Any]:
-        """Answer one photo.
+        """Answer one product.
 
         Args:
-            image: the file.
+            image: the file of its photo; Numbers are answered without one too.
+            text: what is written of it: a mapping of the training table's text columns, or one text for the first of
+                them (a title, where there is one).
             category: the product's category; predicted if left out.
             id: by default the file's name without its ending.
             precision: as in ``answer``.
@@ -236,18 +267,20 @@ class Bundle:
 
         Raises:
             TaxonomyError: an unknown category.
+            UsageError: a text for a column that the training table did not have.
         """
-        image = Path(image)
+        image = None if image is None else Path(image)
         if category is not None:
             self.taxonomy.attributes(category)
-        id_ = id if id is not None else image.stem
-        names = self.schema.layout.id, self.schema.layout.category or "category"
+        id_ = id if id is not None else image.stem if image is not None else "1"
+        roles, layout = self.schema.roles, self.schema.layout
+        cells = {layout.id: id_, layout.category or "category": category, **_text_cells(text, roles)}
+        cells["image"] = image.name if image is not None else None
         frame = pl.DataFrame(
-            {names[0]: [id_], names[1]: [category], "image": [image.name]},
-            schema={names[0]: pl.String, names[1]: pl.String, "image": pl.String},
+            {name: [cell] for name, cell in cells.items()}, schema=dict.fromkeys(cells, pl.String)
         )
-        schema = replace(self.schema, roles=replace(self.schema.roles, id=names[0], image="image"))
-        found = Catalog.read(frame, images=image.parent, schema=schema)
+        schema = replace(self.schema, roles=replace(roles, id=layout.id, image="image"))
+        found = Catalog.read(frame, images=image.parent if image is not None else None, schema=schema)
         answers = self.answer(found, precision=precision, machine=machine)
         error = answers.errors.get(0)
         block = answers.blocks[0] if answers.blocks else None
@@ -354,6 +387,22 @@ class Bundle:
             "taxonomy": self.taxonomy.hash,
             **({"migrated_from": self.migrated_from[-1], "untrained": untrained} if untrained else {}),
         }
+
+
+def _text_cells(text: str | Mapping[str, str] | None, roles: Roles) -> dict[str, str]:
+    """Return what is written of one product, by text column."""
+    if text is None:
+        return {}
+    if not isinstance(text, str):
+        for name in text:
+            if name not in roles.texts:
+                hint = suggest(name, roles.texts) or f"It had: {listing(roles.texts)}."
+                raise UsageError(f"the training table had no text column {name!r}. {hint}")
+        return dict(text)
+    if not roles.texts:
+        raise UsageError("the training table had no text column, so nothing was learnt about texts")
+    titles = (name for name in roles.texts if name.strip().casefold().replace(" ", "_") in TITLE_NAMES)
+    return {next(titles, roles.texts[0]): text}
 
 
 def run_table(run: RunOptions) -> dict[str, Any]:

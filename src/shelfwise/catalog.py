@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ from shelfwise.locate import locate_images
 from shelfwise.roles import FILLER, MISSING, Columns, Layout, Roles, fit_roles, infer_roles, is_challenge
 from shelfwise.splits import Folds, assign
 from shelfwise.tables import read_table, unescape
-from shelfwise.taxonomy import Taxonomy, read_attribute_list
+from shelfwise.taxonomy import Choice, Number, Taxonomy, read_attribute_list
 
 ONE_CATEGORY = "all"
 
@@ -93,6 +93,7 @@ class Catalog:
         not_applicable: Sequence[str] = (),
         aliases: Mapping[str, Mapping[str, str]] | None = None,
         attribute_aliases: Mapping[str, str] | None = None,
+        units: Mapping[str, str] | None = None,
     ) -> "Catalog":
         """Read a table of products.
 
@@ -106,6 +107,7 @@ class Catalog:
             not_applicable: cell texts that say an attribute does not apply; case does not matter.
             aliases: per attribute, other spellings of values: ``{"colour": {"Black ": "Black"}}``.
             attribute_aliases: other spellings of attribute names: ``{"occasion": "ocassion"}``.
+            units: the currency or unit of number columns: ``{"price": "INR"}``.
 
         Raises:
             CatalogError: a table that cannot be read, or a column that is not there.
@@ -122,7 +124,7 @@ class Catalog:
                 )
             cleaned = clean_cells(frame, roles, missing)
             taxonomy = infer_taxonomy(
-                cleaned, roles, lists, aliases or {}, attribute_aliases or {}, table.source
+                cleaned, roles, lists, aliases or {}, attribute_aliases or {}, table.source, units
             ).marked(not_applicable)
             schema = Schema(taxonomy, roles, _layout(frame, roles, taxonomy), tuple(missing))
         else:
@@ -198,7 +200,7 @@ class Catalog:
         ]
         for title, names in (
             ("attributes", roles.choices),
-            ("numbers (kept, not learnt)", roles.numbers),
+            ("numbers", roles.numbers),
             ("text", roles.texts),
             ("ignored", roles.ignored),
         ):
@@ -269,6 +271,33 @@ class Catalog:
         if name not in self.schema.roles.numbers:
             raise CatalogError(f"{self.source}: {name!r} is not a number column: {self.schema.roles.numbers}")
         return number_cells(self.frame[name], self.schema.missing)[0]
+
+    def numbers(self, name: str) -> npt.NDArray[np.float64]:
+        """Return float64 [N], the stated numbers of a Number that can be learnt from: within its transform's domain.
+
+        NaN where the table has no such column, the product's category has no such Number, or nothing usable is stated.
+        """
+        if name not in self.schema.roles.numbers:
+            return np.full(len(self), np.nan)
+        stated = self.number(name)
+        number = self.taxonomy.number(name)
+        return np.where(np.isnan(number.forward(stated)) | ~self.having(name), np.nan, stated)
+
+    def having(self, name: str) -> npt.NDArray[np.bool_]:
+        """Return bool [N], true for products whose category has a Number; also where no category is known."""
+        has = np.array(
+            [any(n.name == name for n in self.taxonomy.numbers(c)) for c in self.taxonomy.categories]
+        )
+        return np.where(self.category >= 0, has[self.category], True)
+
+    def only(self, kind: Literal["choices", "numbers"]) -> "Catalog":
+        """Return the same products under a taxonomy with attributes of one kind only."""
+        taxonomy, roles = self.taxonomy.only(Choice if kind == "choices" else Number), self.schema.roles
+        if kind == "choices":
+            schema = replace(self.schema, taxonomy=taxonomy, roles=replace(roles, numbers=()))
+            return replace(self, schema=schema)
+        schema = replace(self.schema, taxonomy=taxonomy, roles=replace(roles, choices=()))
+        return replace(self, schema=schema, codes=self.codes[:, :0])
 
     def texts(self, name: str) -> list[str | None]:
         """Return a text column, formula escapes reversed.

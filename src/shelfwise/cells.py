@@ -6,6 +6,8 @@ Legend: N rows, J label columns.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +15,7 @@ import polars as pl
 
 from shelfwise.errors import CatalogError, listing, suggest
 from shelfwise.findings import Finding
-from shelfwise.roles import Layout, Roles
+from shelfwise.roles import NUMBER_NAMES, Layout, Roles
 from shelfwise.taxonomy import Attribute, Choice, Number, Taxonomy
 
 ONE_CATEGORY = "all"
@@ -21,6 +23,9 @@ EMPTY, UNKNOWN = -1, -2
 #: A cell with one of these between two parts that are values themselves holds several values.
 JOINERS = r"\s*(?:[,;/|&+]|\band\b)\s*"
 CATEGORY = "\x00category"
+#: The share of stated numbers above zero from which the others are taken for mistakes.
+POSITIVE = 0.99
+SMALLEST_SCALE = 1e-6
 
 
 def clean_cells(frame: pl.DataFrame, roles: Roles, missing: Sequence[str]) -> pl.DataFrame:
@@ -49,6 +54,7 @@ def infer_taxonomy(
     aliases: Mapping[str, Mapping[str, str]],
     attribute_aliases: Mapping[str, str],
     source: str,
+    units: Mapping[str, str] | None = None,
 ) -> Taxonomy:
     """Build the taxonomy that a table's cells state: categories and values sorted, attributes in column order.
 
@@ -59,6 +65,7 @@ def infer_taxonomy(
         aliases: per attribute name, other spellings of its values.
         attribute_aliases: other spellings of attribute names.
         source: the table's name for messages.
+        units: the currency or unit of number columns.
 
     Raises:
         CatalogError: no products, or a category that the attribute list does not have.
@@ -78,10 +85,15 @@ def infer_taxonomy(
     for name in roles.choices:
         for category, value in cells.select(CATEGORY, name).drop_nulls().unique().iter_rows():
             values[category, name].add(value)
+    units = units or {}
     priced: dict[str, list[str]] = defaultdict(list)
     for name in roles.numbers:
         for category in cells.filter(pl.col(name).is_not_null())[CATEGORY].drop_nulls().unique().to_list():
             priced[category].append(name)
+    numbers = {
+        name: infer_number(name, number_cells(cells[name], ())[0], units.get(name, ""))
+        for name in roles.numbers
+    }
     entries: dict[str, tuple[Attribute, ...]] = {}
     for category in categories:
         if lists is not None:
@@ -94,8 +106,35 @@ def infer_taxonomy(
         else:
             named = [(name, name) for name in roles.choices if values[category, name]]
         choices = [_choice(name, values[category, column], aliases.get(name, {})) for name, column in named]
-        entries[category] = (*choices, *(Number(name) for name in priced[category]))
+        entries[category] = (*choices, *(numbers[name] for name in priced[category]))
     return Taxonomy(entries, dict(attribute_aliases))
+
+
+def infer_number(name: str, values_N: npt.NDArray[np.float64], unit: str = "") -> Number:
+    """Settle how a Number is transformed and standardised, from the numbers a table states.
+
+    Logarithms for prices, and where all but a few numbers are above zero (the few are findings, and teach nothing);
+    ``log1p`` where none is below zero; else the numbers as they are.
+
+    Args:
+        name: of the column.
+        values_N: float64 [N], NaN where nothing is stated.
+        unit: of the column.
+    """
+    stated = values_N[np.isfinite(values_N)]
+    positive = name.strip().casefold() in NUMBER_NAMES or not len(stated) or (stated > 0).mean() >= POSITIVE
+    transform: Literal["log", "log1p", "linear"] = "log"
+    if not positive:
+        transform = "log1p" if (stated >= 0).all() else "linear"
+    plain = Number(name, unit, transform)
+    moved = plain.forward(stated)
+    moved = moved[np.isfinite(moved)]
+    if not len(moved):
+        return plain
+    center = float(np.median(moved))
+    # The median absolute deviation is zero where more than half of the numbers are equal.
+    spread = 1.4826 * float(np.median(np.abs(moved - center))) or float(moved.std())
+    return replace(plain, center=round(center, 6), scale=max(round(spread, 6), SMALLEST_SCALE))
 
 
 def _choice(name: str, stated: set[str], aliases: Mapping[str, str]) -> Choice:
@@ -238,11 +277,14 @@ def table_findings(
             for position in np.flatnonzero(bad).tolist()
             if (text[position] or "").strip()
         ]
+        if name not in taxonomy.number_names:
+            continue
+        outside = np.isfinite(values) & np.isnan(taxonomy.number(name).forward(values))
         found += [
             Finding(
                 "not_positive", f"{text[position]!r} is not above zero", position + 1, ids[position], name
             )
-            for position in np.flatnonzero(values <= 0).tolist()
+            for position in np.flatnonzero(outside).tolist()
         ]
     return found
 

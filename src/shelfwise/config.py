@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from shelfwise.amounts import Aim
 from shelfwise.errors import ConfigError, UsageError, suggest
 from shelfwise.registry import REGISTRIES, Spec
 from shelfwise.roles import MISSING, Columns
@@ -81,6 +82,7 @@ def filled(spec: Spec) -> dict[str, Any]:
 BackboneSpec = Annotated[Spec, _parse_spec("backbone"), PlainSerializer(filled)]
 HeadsSpec = Annotated[Spec, _parse_spec("heads"), PlainSerializer(filled)]
 LossSpec = Annotated[Spec, _parse_spec("loss"), PlainSerializer(filled)]
+NumberLossSpec = Annotated[Spec, _parse_spec("number_loss"), PlainSerializer(filled)]
 
 
 class DataOptions(Options):
@@ -98,6 +100,7 @@ class DataOptions(Options):
         id, category, image, text, number, choice, ignore: columns whose role is not inferred.
         aliases: per attribute, other spellings of its values.
         attribute_aliases: other spellings of attribute names.
+        units: the currency or unit of number columns.
     """
 
     catalog: Path
@@ -116,6 +119,7 @@ class DataOptions(Options):
     ignore: tuple[str, ...] = ()
     aliases: dict[str, dict[str, str]] = {}
     attribute_aliases: dict[str, str] = {}
+    units: dict[str, str] = {}
 
     @model_validator(mode="after")
     def _one_split(self) -> "DataOptions":
@@ -139,6 +143,10 @@ class DecideOptions(Options):
         confidence: how sure the promise is to be.
         over: what keeps it: each ``attribute``, each ``attribute-alone`` by its own evidence, or the ``catalogue``.
         alarm: the share of good products that may be flagged as unfamiliar, and likewise as of another category.
+        number_metric: what the answers of Numbers are best for: ``log`` is the exponential of the mean logarithm.
+        coverage: the probability with which the range of a Number is to hold the truth.
+        widest: a Number is ``unsure`` where the upper end of its range is more than so many times the lower one
+            (for numbers of any sign: where the range is wider than this); left out, every number is answered.
     """
 
     metric: Literal["harmonic_f1", "macro_f1", "micro_f1", "accuracy", "weighted_f1"] = "harmonic_f1"
@@ -147,6 +155,14 @@ class DecideOptions(Options):
     confidence: float = Field(default=0.9, gt=0, lt=1)
     over: Literal["attribute", "attribute-alone", "catalogue"] = "attribute"
     alarm: float = Field(default=0.01, ge=0, lt=1)
+    number_metric: Literal["smape", "mae", "mape", "rmse", "log"] = "smape"
+    coverage: float = Field(default=0.9, gt=0, lt=1)
+    widest: float | None = Field(default=None, gt=0)
+
+    @property
+    def aim(self) -> Aim:
+        """What the answers of Numbers are to be best for."""
+        return Aim(self.number_metric, self.coverage, self.widest)
 
 
 #: Words in an option's name that say it holds a secret, and where secrets belong.
@@ -245,7 +261,7 @@ class RunOptions(Options):
     Attributes:
         seed: of folds, initial weights and everything else that is drawn.
         data: the products.
-        recipe: the recipe's table, its name included.
+        recipe: the recipe's table, its name included; empty for what suits the catalogue (``fit.default_recipe``).
         decide: the metric that counts.
         track: where the steps of a training go.
         search: which options a search tries; ``fit`` takes no notice of it.
@@ -253,7 +269,7 @@ class RunOptions(Options):
 
     seed: int = Field(default=0, ge=0)
     data: DataOptions
-    recipe: dict[str, Any] = {"name": "probe"}
+    recipe: dict[str, Any] = {}
     decide: DecideOptions = DecideOptions()
     track: TrackOptions = TrackOptions()
     search: SearchOptions | None = None
@@ -322,13 +338,15 @@ def run_options(table: Mapping[str, Any], source: str) -> RunOptions:
         options = RunOptions.model_validate(dict(table))
     except ValidationError as error:
         problems += _problems(error, RunOptions, "")
-    recipe = table.get("recipe", {"name": "probe"})
-    if isinstance(recipe, Mapping):
+    recipe = table.get("recipe")
+    if isinstance(recipe, Mapping) and recipe:
         try:
             make_recipe(recipe)
         except ConfigError as error:
             problems += str(error).split("\n")
     if options is not None and options.search is not None and not problems:
+        # A search is over the options of a recipe that is known before any table is read.
+        options = options if options.recipe else options.model_copy(update={"recipe": {"name": "probe"}})
         from shelfwise.spaces import space_problems
 
         problems += space_problems(options)

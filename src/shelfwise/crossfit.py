@@ -75,7 +75,7 @@ def cross_fit(
 def _fold_key(
     recipe: Recipe, catalog: Catalog, folds: Folds, fold: int, seed: int, train: npt.NDArray[np.int64]
 ) -> str:
-    """Everything a fold's predictions depend on: the recipe, the labels, the folds and the seed."""
+    """Everything a fold's predictions depend on: the recipe, labels, numbers, texts, the folds and the seed."""
     digest = hashlib.sha256()
     digest.update(
         json.dumps([recipe.table(), folds.fingerprint, fold, seed], sort_keys=True, default=str).encode()
@@ -84,6 +84,10 @@ def _fold_key(
     digest.update(train.tobytes())
     digest.update(catalog.codes.tobytes() + catalog.category.tobytes())
     digest.update("\x1f".join(str(path) for path in catalog.images).encode())
+    for name in catalog.taxonomy.number_names:
+        digest.update(catalog.numbers(name).tobytes())
+    for name in catalog.text_columns:
+        digest.update("\x1f".join(text or "" for text in catalog.texts(name)).encode())
     return digest.hexdigest()[:16]
 
 

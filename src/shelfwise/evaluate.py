@@ -17,7 +17,9 @@ from shelfwise import metrics
 from shelfwise.align import Ints, Part, align
 from shelfwise.answers import Answers
 from shelfwise.catalog import Catalog
+from shelfwise.cells import EMPTY
 from shelfwise.errors import UsageError, listing
+from shelfwise.evaluate_amounts import compare_amounts, stated_amounts, with_amounts
 from shelfwise.files import Progress
 from shelfwise.metrics import Float, GroupSums, Tally
 from shelfwise.predictions import Predictions
@@ -90,8 +92,25 @@ def evaluate(
         PredictionError: other products than the catalogue's, or answers that copied stated values.
         CatalogError: no labelled cell to score against.
     """
-    parts, notes = align(predictions, catalog, min_rows, min_values)
-    setting = _Setting(_spec(metric), coverage, _groups(parts, catalog, groups), bootstrap, seed, progress)
+    amounts = stated_amounts(predictions, catalog)
+    if amounts and not (catalog.codes != EMPTY).any():
+        errors = len(predictions.errors)
+        report = Report(
+            "smape", (), len(catalog), errors, bootstrap=bootstrap, seed=seed, answered_only=coverage
+        )
+    else:
+        parts, notes = align(predictions, catalog, min_rows, min_values)
+        setting = _Setting(
+            _spec(metric), coverage, _groups(parts, catalog, groups), bootstrap, seed, progress
+        )
+        report = _report(parts, notes, setting, predictions)
+    return with_amounts(report, amounts, catalog, groups)
+
+
+def _report(
+    parts: Sequence[Part], notes: Sequence[str], setting: _Setting, predictions: Predictions | Answers
+) -> Report:
+    """Score Choice attributes."""
     sums = [_sums(part, setting) for part in parts]
     tallies = [each.total() for each in sums]
     ratios = [_per_group(parts, setting, rows=True), _per_group(parts, setting, rows=False)]
@@ -108,7 +127,7 @@ def evaluate(
     ]
     rows = sum(len(part.rows) for part in parts)
     errors = sum(row in predictions.errors for part in parts for row in part.answer_rows.tolist())
-    shared = (bootstrap, seed, coverage, tuple(notes))
+    shared = (setting.bootstrap, setting.seed, setting.answered_only, tuple(notes))
     return Report(str(setting.metric), tuple(lines), rows, errors, setting.groups, *shared)
 
 
@@ -144,6 +163,11 @@ def compare(
     names = tuple(name for name, _ in entries)
     if len(names) < 2 or len(set(names)) != len(names):
         raise UsageError(f"compare needs two or more predictions under different names, not {listing(names)}")
+    said = [(name, stated_amounts(predictions, catalog)) for name, predictions in entries]
+    numbers = compare_amounts(said, catalog, groups=groups, bootstrap=bootstrap, seed=seed)
+    if numbers and not (catalog.codes != EMPTY).any():
+        sizes = (len(catalog), len(catalog) if groups is None else len(np.unique(groups)))
+        return Comparison("smape", names, numbers, *sizes, bootstrap, seed, ())
     notes: dict[str, None] = {}
     scores: list[tuple[Float, Float]] = []
     for name, predictions in entries:
@@ -162,7 +186,7 @@ def compare(
         ] = None
     rows = sum(len(part.rows) for part in parts)
     shared = (rows, setting.groups, bootstrap, seed, tuple(notes))
-    return Comparison(str(setting.metric), names, tuple(differences), *shared)
+    return Comparison(str(setting.metric), names, (*differences, *numbers), *shared)
 
 
 def _spec(metric: str | Spec) -> Spec:

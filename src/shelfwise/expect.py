@@ -4,11 +4,10 @@ It does not know how a recipe learns. Nothing is scored on the rows it was fitte
 the rule that turns them into answers is cross-fitted over the same folds.
 """
 
-import hashlib
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,19 @@ import numpy as np
 import numpy.typing as npt
 
 from shelfwise.advice import advice
+from shelfwise.amounts import SMAPE, Aim
 from shelfwise.answers import Answers
 from shelfwise.catalog import Catalog
 from shelfwise.crossfit import cross_fit, hold_out
 from shelfwise.errors import CatalogError
 from shelfwise.evaluate import compare, evaluate
+from shelfwise.evaluate_amounts import with_amounts
+from shelfwise.metrics import NUMBER_METRICS
 from shelfwise.predictions import Machine, Predictions, Predictor, Recipe
+from shelfwise.recipes.parts import Parts
 from shelfwise.report import Line, Report
-from shelfwise.splits import Folds
+from shelfwise.splits import Folds, places
+from shelfwise.trust.amount_rule import amounts_out_of_fold
 from shelfwise.trust.calibrate import out_of_fold
 from shelfwise.trust.decide import Rule, decide, decided_out_of_fold
 from shelfwise.trust.evidence import Evidence
@@ -163,6 +167,7 @@ def expect(
     random_split: bool = True,
     curve: bool = True,
     learn_from: str = "everything",
+    aim: Aim = SMAPE,
 ) -> Expectation:
     """Score a recipe and the rule fitted on its predictions out of fold.
 
@@ -178,42 +183,81 @@ def expect(
         random_split: also score folds that ignore near-duplicates.
         curve: also score with less labels.
         learn_from: ``everything``, or ``split`` where the predictor of a holdout is the one that answers.
+        aim: what the answers of Numbers are best for.
 
-    Neither is done for a recipe that uses the whole machine, or whose fits take longer than ``MOST_SECONDS``.
+    Random split and learning curve are of Choice attributes; neither is made for a recipe that uses the whole machine,
+    or whose fits take longer than ``MOST_SECONDS``.
     """
     setting = _Setting(recipe, catalog, evidence, seed, machine or Machine())
     begun = time.monotonic()
     gathered = setting.gather(groups)
     parts = int(evidence) if evidence >= 2 else 1
     seconds = (time.monotonic() - begun) / parts
-    counted = counted_cells(gathered.truth)
-    report = _scored(gathered, groups, evidence, len(catalog), metric, costs, seed)
-    cheap = recipe.concurrent and seconds < MOST_SECONDS
-    if random_split and not cheap:
-        report = report.with_notes(
-            "Neither a random split nor a learning curve was fitted: with this recipe each costs as much as the "
-            "evidence."
+    if not (has_choices(gathered.truth) or gathered.evidence.amounts):
+        raise CatalogError(
+            f"{catalog.source}: no product states a value of any attribute, and the recipe {recipe.name!r} learns no "
+            "numbers, so there is nothing to learn"
         )
-    if random_split and cheap:
-        plain = setting.gather(None)
-        random = evaluate(
-            _decided(plain, metric, costs),
-            plain.truth,
-            metric=metric,
-            bootstrap=0,
-            **counted_cells(plain.truth),
-        ).score
-        line = Line("overall", None, None, None, "random_split", random, support=report.rows)
-        report = replace(report, lines=(*report.lines, line)).with_notes(
-            f"A random split that ignores near-duplicates would have said {random:.3f}, "
-            f"{random - report.score:+.3f} against the grouped one."
-        )
-    if curve and cheap:
-        report = _with_curve(report, setting, groups, metric, costs, counted)
-    report = _with_expected(report, evidence, learn_from)
-    rule = decide(gathered.evidence, metric, costs=costs)
-    report = replace(report, advice=advice(report, gathered.evidence))
+    how = _how(gathered, groups, evidence, len(catalog))
+    report = _empty(len(gathered.truth), seed, how, aim)
+    if has_choices(gathered.truth):
+        report = _scored(gathered, metric, costs, seed, how)
+        cheap = recipe.concurrent and seconds < MOST_SECONDS
+        if random_split and not cheap:
+            report = report.with_notes(
+                "Neither a random split nor a learning curve was fitted: with this recipe each costs as much as the "
+                "evidence."
+            )
+        alone = _Setting(_of_choices(recipe), catalog.only("choices"), evidence, seed, setting.machine)
+        if random_split and cheap:
+            report = _with_random_split(report, alone, metric, costs)
+        if curve and cheap:
+            report = _with_curve(report, alone, groups, metric, costs, counted_cells(gathered.truth))
+        report = _with_expected(report, evidence, learn_from)
+        report = replace(report, advice=advice(report, gathered.evidence))
+    report = _with_numbers(report, gathered.evidence, gathered.truth, aim)
+    rule = decide(gathered.evidence, metric, costs=costs, aim=aim)
     return Expectation(report, gathered.evidence, rule, gathered.predictor)
+
+
+def has_choices(catalog: Catalog) -> bool:
+    """Whether any product states a value of a Choice attribute."""
+    return bool((catalog.codes >= 0).any())
+
+
+def _of_choices(recipe: Recipe) -> Recipe:
+    """The part of a recipe that learns Choice attributes."""
+    return recipe.choices if isinstance(recipe, Parts) else recipe
+
+
+def _with_random_split(report: Report, setting: _Setting, metric: str, costs: Costs | None) -> Report:
+    """Put in what folds that ignore near-duplicates would have claimed."""
+    plain = setting.gather(None)
+    random = evaluate(
+        _decided(plain, metric, costs),
+        plain.truth,
+        metric=metric,
+        bootstrap=0,
+        **counted_cells(plain.truth),
+    ).score
+    line = Line("overall", None, None, None, "random_split", random, support=report.rows)
+    return replace(report, lines=(*report.lines, line)).with_notes(
+        f"A random split that ignores near-duplicates would have said {random:.3f}, "
+        f"{random - report.score:+.3f} against the grouped one."
+    )
+
+
+def _with_numbers(report: Report, evidence: Evidence, truth: Catalog, aim: Aim) -> Report:
+    """Put in the scores of Numbers, every row answered by a rule fitted without its fold."""
+    number, every = evidence.taxonomy.number, asdict(replace(aim, widest=None))
+    answers = [amounts_out_of_fold(item, number(item.name), **every)[1] for item in evidence.amounts]
+    return with_amounts(report, answers, truth, evidence.group)
+
+
+def _empty(rows: int, seed: int, how: str, aim: Aim) -> Report:
+    """A report of Numbers alone, before their scores are put in."""
+    metric = aim.metric if aim.metric in NUMBER_METRICS else "smape"
+    return Report(metric, (), rows, bootstrap=1000, seed=seed, notes=(how,))
 
 
 def expect_of(
@@ -224,6 +268,7 @@ def expect_of(
     *,
     metric: str = "harmonic_f1",
     seed: int = 0,
+    aim: Aim = SMAPE,
 ) -> Expectation:
     """Score predictions that are out of fold already, and the rule fitted on them.
 
@@ -234,29 +279,24 @@ def expect_of(
         folds: that calibration and decision are cross-fitted over.
         metric: what answers are decided for, and scored by.
         seed: of the bootstrap.
+        aim: what the answers of Numbers are best for.
     """
     gathered = Gathered(Evidence.of(found, catalog, groups, folds.fold), catalog, found, folds)
-    report = _with_expected(
-        _scored(gathered, groups, folds.k, len(catalog), metric, None, seed), folds.k, "everything"
-    )
-    report = replace(report, advice=advice(report, gathered.evidence))
-    return Expectation(report, gathered.evidence, decide(gathered.evidence, metric))
+    how = _how(gathered, groups, folds.k, len(catalog))
+    report = _empty(len(catalog), seed, how, aim)
+    if has_choices(catalog):
+        report = _with_expected(_scored(gathered, metric, None, seed, how), folds.k, "everything")
+        report = replace(report, advice=advice(report, gathered.evidence))
+    report = _with_numbers(report, gathered.evidence, catalog, aim)
+    return Expectation(report, gathered.evidence, decide(gathered.evidence, metric, aim=aim))
 
 
-def _scored(
-    gathered: Gathered,
-    groups: Ints,
-    evidence: int | float,
-    products: int,
-    metric: str,
-    costs: Costs | None,
-    seed: int,
-) -> Report:
+def _scored(gathered: Gathered, metric: str, costs: Costs | None, seed: int, how: str) -> Report:
     """Score answers by a rule fitted without their fold, with calibration and what deciding gains."""
     counted, group = counted_cells(gathered.truth), gathered.evidence.group
     decided = _decided(gathered, metric, costs)
     report = evaluate(decided, gathered.truth, groups=group, metric=metric, seed=seed, **counted)
-    report = report.with_notes(_how(gathered, groups, evidence, products))
+    report = report.with_notes(how)
     report = _with_calibration(report, gathered, group, metric, counted)
     return _with_gain(report, gathered, decided, group, metric, counted)
 
@@ -387,19 +427,6 @@ def _with_expected(report: Report, evidence: int | float, learn_from: str) -> Re
         f"{report.score:.3f} out of fold, and {line.score - report.score:+.3f} for the labels of the fold left "
         "out, read off the learning curve."
     )
-
-
-def places(groups: Ints, ids: tuple[str, ...]) -> npt.NDArray[np.float64]:
-    """Return [N], a place in [0, 1) of every row's group, drawn by its smallest id: shares are nested and lasting."""
-    smallest: dict[int, str] = {}
-    for group, id_ in zip(groups.tolist(), ids, strict=True):
-        if group not in smallest or id_ < smallest[group]:
-            smallest[group] = id_
-    place = {
-        group: int.from_bytes(hashlib.blake2b(id_.encode(), digest_size=6).digest()) / 2**48
-        for group, id_ in smallest.items()
-    }
-    return np.array([place[group] for group in groups.tolist()])
 
 
 def counted_cells(truth: Catalog) -> dict[str, Any]:

@@ -6,19 +6,35 @@ It does not know how a recipe learns, nor how the expected score is found (``exp
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from shelfwise.bundle import Bundle
 from shelfwise.catalog import Catalog
-from shelfwise.config import DataOptions, DecideOptions, RunOptions
+from shelfwise.config import DataOptions, DecideOptions, RunOptions, make_recipe
 from shelfwise.data.group import near_duplicates
 from shelfwise.errors import CatalogError, UsageError
 from shelfwise.expect import expect
 from shelfwise.files import cache_directory
 from shelfwise.predictions import Machine, Recipe
 from shelfwise.recipes.index import learn_index
-from shelfwise.recipes.probe import Probe
 from shelfwise.registry import REGISTRIES
 from shelfwise.trust.claims import learn_reader, text_columns
 from shelfwise.trust.costs import read_costs
+
+
+def _labelled(catalog: Catalog) -> bool:
+    return bool(((catalog.codes >= 0).any(axis=1) & (catalog.category >= 0)).any())
+
+
+def _numbered(catalog: Catalog) -> bool:
+    return any(np.isfinite(catalog.numbers(name)).any() for name in catalog.taxonomy.number_names)
+
+
+def default_recipe(catalog: Catalog) -> Recipe:
+    """Return what ``fit`` learns a catalogue by: ``probe`` its attributes, ``boost`` its numbers, ``parts`` both."""
+    name = "probe" if not _numbered(catalog) else "parts" if _labelled(catalog) else "boost"
+    recipe: Recipe = make_recipe({"name": name})
+    return recipe
 
 
 def fit(
@@ -42,7 +58,7 @@ def fit(
 
     Args:
         catalog: the products with their stated values.
-        recipe: how to learn; by default heads on frozen features of the embedded backbone.
+        recipe: how to learn; by default what ``default_recipe`` says.
         evidence: grouped folds (2 or more), or the share of a grouped holdout (below 1).
         decide: the metric that counts, and a promise to keep if there is one.
         seed: of folds and recipe; recorded.
@@ -60,11 +76,12 @@ def fit(
     learn_from = run.data.learn_from if run is not None else learn_from
     if learn_from == "split" and evidence >= 2:
         raise UsageError('learn_from = "split" needs a share held out as evidence, such as 0.2')
-    recipe, decide = recipe or Probe(), decide or (run.decide if run is not None else DecideOptions())
+    recipe = recipe or default_recipe(catalog)
+    decide = decide or (run.decide if run is not None else DecideOptions())
     machine, catalog = machine or Machine(), catalog.remembering()
-    if not any((catalog.codes >= 0).any(axis=1) & (catalog.category >= 0)):
+    if not (_labelled(catalog) or _numbered(catalog)):
         raise CatalogError(
-            f"{catalog.source}: no product states a value of any attribute, so there is nothing to learn"
+            f"{catalog.source}: no product states a value of any attribute or number, so there is nothing to learn"
         )
     groups = near_duplicates(
         catalog, cache=cache_directory(machine.cache), jobs=machine.jobs, progress=machine.progress
@@ -82,11 +99,15 @@ def fit(
         random_split=random_split,
         curve=curve,
         learn_from=learn_from,
+        aim=decide.aim,
     )
     report = found.report
-    numbers = catalog.schema.roles.numbers
-    if numbers:
-        report = report.with_notes(f"Numbers are read and kept, but not learnt: {', '.join(numbers)}.")
+    learnt = {item.name for item in found.evidence.amounts}
+    left = [name for name in catalog.taxonomy.number_names if name not in learnt]
+    if left:
+        report = report.with_notes(
+            f"The recipe {recipe.name!r} does not learn numbers: {', '.join(left)}. The recipe 'parts' does."
+        )
     backbone = getattr(recipe, "backbone", None) or REGISTRIES["backbone"].spec("lite0")
     index = learn_index(catalog, backbone, groups, machine)
     claims = learn_reader(catalog, groups) if text_columns(catalog) else None

@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 import polars as pl
 
+from shelfwise.amounts import AmountAnswers
 from shelfwise.answers import STATES, AnswerBlock, Answers, RowError, check_rows
 from shelfwise.catalog import Catalog
 from shelfwise.errors import PredictionError, UsageError
@@ -34,7 +35,9 @@ def answer_frame(
         answers: what to lay out.
         layout: of the training table.
         filler: what unused and unanswered cells hold; by default the layout's own.
-        explain: add ``.state``, ``.probability``, ``.candidate`` and ``.runner_up`` after each attribute column.
+        explain: add ``.state``, ``.probability``, ``.candidate`` and ``.runner_up`` after each attribute column,
+            ``.candidate``, ``.low``, ``.high`` and ``.state`` after each number, ``.unit_price`` and ``.unit`` after a
+            price where a product's text says how much it is.
             The probability is that of the candidate: the value answered, or, where the cell is left open, the
             value that would be.
 
@@ -79,7 +82,11 @@ def answer_frame(
         data[layout.category] = category
     if layout.kind == "challenge":
         data["len"] = lengths
-    for name in layout.columns:
+    amounts = {item.name: item for item in answers.amounts}
+    for name in (*layout.columns, *(name for name in amounts if name not in layout.columns)):
+        if name in amounts:
+            data |= _amount_columns(amounts[name], n, explain)
+            continue
         data[name] = pl.Series(values[name], dtype=pl.String)
         if explain:
             data[f"{name}.state"] = states[name]
@@ -87,6 +94,29 @@ def answer_frame(
             data[f"{name}.candidate"] = pl.Series(candidate[name], dtype=pl.String)
             data[f"{name}.runner_up"] = pl.Series(runner_up[name], dtype=pl.String)
     return pl.DataFrame(data)
+
+
+def _amount_columns(item: AmountAnswers, n: int, explain: bool) -> dict[str, Any]:
+    """Return a Number's column, and with ``explain`` its state, candidate and range; null where nothing is said."""
+    names = ("value", "candidate", "low", "high") if explain else ("value",)
+    numbers = {name: np.full(n, np.nan) for name in names}
+    for name, column in numbers.items():
+        column[item.rows] = getattr(item, name)
+    data = {
+        item.name if name == "value" else f"{item.name}.{name}": pl.Series(column).fill_nan(None)
+        for name, column in numbers.items()
+    }
+    if explain:
+        states = [""] * n
+        for at, row in enumerate(item.rows.tolist()):
+            states[row] = STATES[item.state[at]]
+        data[f"{item.name}.state"] = pl.Series(states, dtype=pl.String)
+        if item.unit:
+            prices, units = np.full(n, np.nan), np.full(n, None, dtype=object)
+            prices[item.rows], units[item.rows] = item.unit_price, [unit or None for unit in item.unit]
+            data[f"{item.name}.unit_price"] = pl.Series(prices).fill_nan(None)
+            data[f"{item.name}.unit"] = pl.Series(units.tolist(), dtype=pl.String)
+    return data
 
 
 def write_answers(
@@ -157,7 +187,19 @@ def read_answers(path: str | Path, catalog: Catalog) -> Answers:
     errors: Mapping[int, RowError] = {
         row: RowError("category", "the product has no known category") for row in lost
     }
-    return Answers(catalog.taxonomy, catalog.ids, tuple(blocks), errors)
+    amounts = tuple(_read_amounts(given, at, catalog, name) for name in given.schema.roles.numbers)
+    return Answers(catalog.taxonomy, catalog.ids, tuple(blocks), errors, amounts=amounts)
+
+
+def _read_amounts(
+    given: Catalog, at: np.ndarray[Any, np.dtype[np.int64]], catalog: Catalog, name: str
+) -> AmountAnswers:
+    """Read a column of numbers; what is not there or no number is unsure, and no range is known."""
+    rows = np.flatnonzero(catalog.having(name))
+    value = given.number(name)[at[rows]]
+    state = np.where(np.isnan(value), STATES.index("unsure"), STATES.index("answered")).astype(np.int8)
+    nothing = np.full(len(rows), np.nan)
+    return AmountAnswers(name, rows, value, value, nothing, nothing, state)
 
 
 def _joined(given: Catalog, catalog: Catalog, source: str) -> np.ndarray[Any, np.dtype[np.int64]]:

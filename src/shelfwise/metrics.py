@@ -14,7 +14,6 @@ nothing to score, and must work with leading replicate dimensions. Higher is bet
 ``LOWER_IS_BETTER``.
 """
 
-import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -354,10 +353,42 @@ def expected_calibration_error(
     return float((gap_K * found.cells_K).sum() / found.cells_K.sum())
 
 
-def _errors(truth_N: NDArray[Any], predicted_N: NDArray[Any]) -> tuple[Float, Float]:
-    """Return truth and prediction as float64 where the truth is known."""
-    known = ~np.isnan(np.asarray(truth_N, np.float64))
-    return np.asarray(truth_N, np.float64)[known], np.asarray(predicted_N, np.float64)[known]
+#: Metrics of numbers that are sums over rows divided by sums over rows (``number_terms``); less is better.
+NUMBER_METRICS = ("smape", "mae", "rmse")
+
+
+def number_terms(metric: str, truth_N: NDArray[Any], predicted_N: NDArray[Any]) -> tuple[Float, Float]:
+    """Return what each row adds above and below the line of a metric, [N] each; a bootstrap re-weights these.
+
+    Args:
+        metric: of ``NUMBER_METRICS``.
+        truth_N: stated numbers; a row with NaN adds nothing.
+        predicted_N: NaN for none: 200 in SMAPE, nothing in the others.
+
+    Raises:
+        UsageError: another metric.
+    """
+    if metric not in NUMBER_METRICS:
+        raise UsageError(f"{metric!r} is not a sum over rows: {', '.join(NUMBER_METRICS)}")
+    truth, predicted = np.asarray(truth_N, np.float64), np.asarray(predicted_N, np.float64)
+    stated, answered = ~np.isnan(truth), ~np.isnan(predicted)
+    if metric == "smape":
+        share = np.nan_to_num(_ratio(2 * np.abs(predicted - truth), np.abs(truth) + np.abs(predicted)))
+        return np.where(stated, 100 * np.where(answered, share, 2.0), 0.0), stated.astype(np.float64)
+    known = stated & answered
+    apart = np.abs(np.where(known, predicted - truth, 0.0))
+    return apart if metric == "mae" else np.square(apart), known.astype(np.float64)
+
+
+def number_score(metric: str, above: NDArray[Any], below: NDArray[Any]) -> Float:
+    """Return a metric from sums of ``number_terms``, of any shape; NaN where nothing was summed."""
+    found = _ratio(np.asarray(above, np.float64), np.asarray(below, np.float64))
+    return np.sqrt(found) if metric == "rmse" else found
+
+
+def _score(metric: str, truth_N: NDArray[Any], predicted_N: NDArray[Any]) -> float:
+    above, below = number_terms(metric, truth_N, predicted_N)
+    return float(number_score(metric, above.sum(), below.sum()))
 
 
 def smape(truth_N: NDArray[Any], predicted_N: NDArray[Any]) -> float:
@@ -365,27 +396,23 @@ def smape(truth_N: NDArray[Any], predicted_N: NDArray[Any]) -> float:
 
     The mean of 100 |p - t| / ((|t| + |p|) / 2), 0 where both are 0 (Makridakis, 1993). NaN truth is skipped.
     """
-    truth, predicted = _errors(truth_N, predicted_N)
-    share = np.nan_to_num(_ratio(2 * np.abs(predicted - truth), np.abs(truth) + np.abs(predicted)))
-    return _mean(100 * np.where(np.isnan(predicted), 2.0, share))
+    return _score("smape", truth_N, predicted_N)
 
 
 def mae(truth_N: NDArray[Any], predicted_N: NDArray[Any]) -> float:
     """Return the mean absolute error where both numbers are known; NaN if none."""
-    truth, predicted = _errors(truth_N, predicted_N)
-    return _mean(np.abs(predicted - truth)[~np.isnan(predicted)])
+    return _score("mae", truth_N, predicted_N)
 
 
 def rmse(truth_N: NDArray[Any], predicted_N: NDArray[Any]) -> float:
     """Return the root of the mean squared error where both numbers are known; NaN if none."""
-    truth, predicted = _errors(truth_N, predicted_N)
-    return math.sqrt(_mean(np.square(predicted - truth)[~np.isnan(predicted)]))
+    return _score("rmse", truth_N, predicted_N)
 
 
 def median_ape(truth_N: NDArray[Any], predicted_N: NDArray[Any]) -> float:
     """Return the median of 100 |p - t| / |t| over truths not 0; a prediction of NaN is infinitely off."""
-    truth, predicted = _errors(truth_N, predicted_N)
-    keep = truth != 0
+    truth, predicted = np.asarray(truth_N, np.float64), np.asarray(predicted_N, np.float64)
+    keep = ~np.isnan(truth) & (truth != 0)
     if not keep.any():
         return float("nan")
     share = 100 * np.abs(predicted[keep] - truth[keep]) / np.abs(truth[keep])
@@ -394,5 +421,14 @@ def median_ape(truth_N: NDArray[Any], predicted_N: NDArray[Any]) -> float:
     return float(middle[1]) if np.isinf(middle[1]) else float(middle.mean())
 
 
-def _mean(values: Float) -> float:
-    return float(values.mean()) if len(values) else float("nan")
+def range_coverage(truth_N: NDArray[Any], low_N: NDArray[Any], high_N: NDArray[Any]) -> float:
+    """Return the share of the truths that lie in their ranges, ends included; NaN truths and ranges are skipped."""
+    known = ~np.isnan(np.asarray(truth_N, np.float64)) & ~np.isnan(np.asarray(low_N, np.float64))
+    inside = known & (low_N <= truth_N) & (truth_N <= high_N)
+    return float(_ratio(inside.sum(), known.sum()))
+
+
+def range_width(low_N: NDArray[Any], high_N: NDArray[Any]) -> float:
+    """Return how many times their low ends the high ends of ranges are, as a geometric mean; NaN if none is above 0."""
+    known = np.asarray(low_N, np.float64) > 0
+    return float(np.exp(np.log(high_N[known] / low_N[known]).mean())) if known.any() else float("nan")

@@ -96,5 +96,5 @@ def blocks_of(table: Any, taxonomy: Taxonomy) -> Iterator[tuple[str, Rows, Any, 
 def matrix(table: Any, column: str) -> npt.NDArray[Any]:
     """Return a column of lists of one length as an array [n, length]."""
     flat = table[column].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    found: npt.NDArray[Any] = flat.reshape(len(table), -1)
+    found: npt.NDArray[Any] = flat.reshape(len(table), len(flat) // max(len(table), 1))
     return found

@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from shelfwise.amounts import Amounts, amount_columns, amounts_of, join_amounts, middle
 from shelfwise.answers import STATES, Answers, RowError, answer_block, best_values
 from shelfwise.catalog import Catalog
 from shelfwise.config import TrackOptions
@@ -66,6 +67,7 @@ class Predictions:
         familiarity: how the pictures lie to what was learnt, where that is known.
         unsure: row position to the attributes that the predictor gave no answer to, whose probabilities are no more
             than the values' shares; their cells are ``unsure``, promise or not.
+        amounts: one per Number that was learnt; their rows may be rows with an error too.
     """
 
     taxonomy: Taxonomy
@@ -76,6 +78,7 @@ class Predictions:
     notes: tuple[str, ...] = ()
     familiarity: "Familiarity | None" = None
     unsure: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    amounts: tuple[Amounts, ...] = ()
 
     def __post_init__(self) -> None:
         seen = np.zeros(len(self.ids), dtype=np.int64)
@@ -105,6 +108,17 @@ class Predictions:
         """Return a category's block, ``None`` where no row is of it."""
         return self._by_category.get(category)
 
+    def amount(self, name: str) -> Amounts | None:
+        """Return what is predicted of a Number, ``None`` where nothing is."""
+        return next((item for item in self.amounts if item.name == name), None)
+
+    def categories(self) -> npt.NDArray[np.int32]:
+        """Return int32 [N], the category that each row was predicted under, guessed ones included; -1 for none."""
+        out = np.full(len(self), -1, np.int32)
+        for block in self.blocks:
+            out[block.rows] = self.taxonomy.category_codes[block.category]
+        return out
+
     def select(self, positions: npt.ArrayLike) -> "Predictions":
         """Return these rows, in this order."""
         where = np.asarray(positions, dtype=np.int64)
@@ -126,6 +140,7 @@ class Predictions:
             self.notes,
             None if self.familiarity is None else self.familiarity.select(where),
             {int(new_of[i]): names for i, names in self.unsure.items() if new_of[i] >= 0},
+            tuple(_moved(item, new_of) for item in self.amounts),
         )
 
     @classmethod
@@ -163,10 +178,20 @@ class Predictions:
             order = np.argsort(row, kind="stable")
             blocks.append(Block(category, row, probs, opinions).take(order, row[order]))
         notes = tuple(dict.fromkeys(note for _, part in parts for note in part.notes))
-        return cls(parts[0][1].taxonomy, tuple(ids), tuple(blocks), errors, guessed, notes, unsure=unsure)
+        amounts = join_amounts([(np.asarray(where, dtype=np.int64), part.amounts) for where, part in parts])
+        return cls(
+            parts[0][1].taxonomy,
+            tuple(ids),
+            tuple(blocks),
+            errors,
+            guessed,
+            notes,
+            unsure=unsure,
+            amounts=amounts,
+        )
 
     def answers(self) -> "Answers":
-        """Return the most probable value of every attribute, with its probability and the runner-up."""
+        """Return the most probable value of every attribute, and of every Number the median."""
         blocks = []
         for block in self.blocks:
             parts = self.taxonomy.slices(block.category)
@@ -178,7 +203,10 @@ class Predictions:
                 )
                 self.mark_unsure(state_nA, block)
             blocks.append(answer_block(block.category, block.rows, block.probs, parts, best_nA, state_nA))
-        return Answers(self.taxonomy, self.ids, tuple(blocks), self.errors, self.guessed, self.notes)
+        amounts = tuple(middle(item) for item in self.amounts)
+        return Answers(
+            self.taxonomy, self.ids, tuple(blocks), self.errors, self.guessed, self.notes, amounts=amounts
+        )
 
     def mark_unsure(self, state_nA: npt.NDArray[np.int8], block: Block) -> None:
         """Mark the cells of a block that ``unsure`` names, in place; states are positions in ``answers.STATES``."""
@@ -201,6 +229,7 @@ class Predictions:
             "error": pa.array([e.message if e is not None else None for e in errors], pa.string()),
             "unsure": pa.array([self.unsure.get(i) for i in range(n)], pa.list_(pa.string())),
             **columns_of(self.blocks, n),
+            **amount_columns(self.amounts, n),
         }
         write_table(path, columns, KIND, self.taxonomy)
 
@@ -225,7 +254,16 @@ class Predictions:
             {i: RowError(fields[i] or "", e) for i, e in enumerate(errors) if e is not None},
             {i: float(p) for i, p in enumerate(guessed) if p is not None},
             unsure={i: tuple(names) for i, names in enumerate(unsure) if names is not None},
+            amounts=amounts_of(table, taxonomy.number_names),
         )
+
+
+def _moved(item: Amounts, new_of: Rows) -> Amounts:
+    """Return the rows of amounts that have a new position, under it."""
+    new = new_of[item.rows]
+    kept = np.flatnonzero(new >= 0)
+    order = kept[np.argsort(new[kept], kind="stable")]
+    return item.take(order, new[order])
 
 
 @dataclass(frozen=True, eq=False)

@@ -46,10 +46,11 @@ class Line(NamedTuple):
     """One number of a report.
 
     Attributes:
-        level: ``overall``, ``category``, ``attribute``, ``value`` or ``frequency``.
+        level: ``overall``, ``category``, ``attribute``, ``value`` or ``frequency``; of a Number ``overall``,
+            ``category`` or ``band``.
         category: of the levels category, attribute and value.
-        attribute: of the levels attribute and value.
-        value: of the level value; ``rare``, ``medium`` or ``frequent`` of the level frequency.
+        attribute: of the levels attribute and value; the name of a Number.
+        value: of the level value; ``rare``, ``medium`` or ``frequent`` of the level frequency; a band.
         metric: what was measured.
         score: the number; NaN where there is nothing to score.
         low: lower end of its interval, NaN where it has none.
@@ -124,6 +125,11 @@ class Report:
     def of(self, level: str, metric: str | None = None) -> list[Line]:
         """Return the lines of one level and metric (the report's own by default), in order."""
         return [line for line in self.lines if line.level == level and line.metric == (metric or self.metric)]
+
+    @property
+    def categories(self) -> list[Line]:
+        """The lines of the metric of Choice attributes, per category."""
+        return [line for line in self.of("category") if line.attribute is None]
 
     @property
     def score(self) -> float:
@@ -201,7 +207,7 @@ class Report:
             if name != self.metric and not (name == "coverage" and found <= {1.0}):
                 others += [name] if any(map(math.isfinite, found)) else []
         rows = []
-        categories = sorted(self.of("category"), key=lambda line: -line.support)
+        categories = sorted(self.categories, key=lambda line: -line.support)
         attributes: dict[str | None, list[Line]] = {}
         for line in self.of("attribute"):
             attributes.setdefault(line.category, []).append(line)
@@ -219,12 +225,12 @@ class Report:
             + f"   {self.rows:,} products, {self.errors:,} with errors"
             + (f", 95 % interval from {drawn}" if self.bootstrap else ""),
             self._summary(),
-            text_table(*self._attribute_rows()),
+            text_table(*self._attribute_rows()) if self.categories else "",
         ]
-        hidden = len(self.of("category")) - MOST_CATEGORIES
+        hidden = len(self.categories) - MOST_CATEGORIES
         if hidden > 0:
             parts.append(f"... and {hidden:,} smaller categories, all in the JSON, CSV and Parquet reports")
-        parts += [self._frequency_text(), self._weakest_text()]
+        parts += [self._frequency_text(), self._weakest_text(), *self._number_texts()]
         parts += [f"Note: {note}" for note in self.notes]
         if self.advice:
             parts.append("What would help:\n" + "\n".join(f"- {sentence}" for sentence in self.advice))
@@ -266,6 +272,25 @@ class Report:
         return (
             text_table(["values by frequency", "values", "labels", "mean F1", "recall"], rows) if rows else ""
         )
+
+    def _number_texts(self) -> list[str]:
+        """A table per Number: errors and ranges, over all, by category and by band of the truth."""
+        head = ["rows", "SMAPE", "95 % interval", "MAE", "RMSE", "median APE", "in range", "high / low"]
+        texts = []
+        for name in dict.fromkeys(line.attribute for line in self.of("overall", "smape") if line.attribute):
+            rows = []
+            for level in ("overall", "category", "band"):
+                found = [line for line in self.of(level, "smape") if line.attribute == name]
+                for line in sorted(found, key=lambda line: -line.support * (level == "category"))[
+                    :MOST_CATEGORIES
+                ]:
+                    label = {"overall": "all", "category": line.category}.get(level, f"from {line.value}")
+                    digits = {"mae": 2, "rmse": 2, "median_ape": 2, "coverage": 3, "width": 2}
+                    others = [show(self._found[(*line[:4], key)].score, n) for key, n in digits.items()]
+                    smape = [show(line.score, 2), show_interval(line, 2)]
+                    rows.append([f"  {label}", f"{line.support:,}", *smape, *others])
+            texts.append(text_table([str(name), *head], rows))
+        return texts
 
     def _weakest_text(self) -> str:
         lines = [line for line in self.of("value", "f1") if line.support >= ENOUGH_CELLS]
@@ -410,6 +435,6 @@ def _signed(line: Difference) -> str:
     return "-" if math.isnan(line.low) else f"[{line.low:+.3f}, {line.high:+.3f}]"
 
 
-def show_interval(line: Line) -> str:
+def show_interval(line: Line, digits: int = 3) -> str:
     """Return ``[low, high]``, or ``-`` where there is none."""
-    return "-" if math.isnan(line.low) else f"[{show(line.low)}, {show(line.high)}]"
+    return "-" if math.isnan(line.low) else f"[{show(line.low, digits)}, {show(line.high, digits)}]"

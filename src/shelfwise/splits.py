@@ -309,3 +309,16 @@ def _best_step(
 def _scatter(groups: Ints) -> Ints:
     """A fixed order that takes groups from all over, not the first ones only."""
     return (groups * 2_654_435_761) % 4_294_967_296
+
+
+def places(groups: Ints, ids: tuple[str, ...]) -> npt.NDArray[np.float64]:
+    """Return [N], a place in [0, 1) of every row's group, drawn by its smallest id: shares are nested and lasting."""
+    smallest: dict[int, str] = {}
+    for group, id_ in zip(groups.tolist(), ids, strict=True):
+        if group not in smallest or id_ < smallest[group]:
+            smallest[group] = id_
+    place = {
+        group: int.from_bytes(hashlib.blake2b(id_.encode(), digest_size=6).digest()) / 2**48
+        for group, id_ in smallest.items()
+    }
+    return np.array([place[group] for group in groups.tolist()])

@@ -19,7 +19,7 @@ from shelfwise.describe import Description, describe
 from shelfwise.errors import ConfigError, UsageError, listing, suggest
 from shelfwise.files import cache_directory, write_text
 from shelfwise.findings import Finding, Findings
-from shelfwise.fit import fit
+from shelfwise.fit import default_recipe, fit
 from shelfwise.predictions import Machine
 from shelfwise.registry import REGISTRIES
 from shelfwise.roles import Columns
@@ -56,8 +56,9 @@ def run_of(
         table = options.table()
         table["data"] = {**table["data"], **chosen}
     else:
-        table = {"data": {"catalog": str(source), **chosen}, "recipe": {"name": DEFAULT_RECIPE}}
-        table = override(table, overrides)
+        table = override({"data": {"catalog": str(source), **chosen}}, overrides)
+        if table.get("recipe"):  # options alone are those of the attributes' default
+            table["recipe"] = {"name": DEFAULT_RECIPE, **table["recipe"]}
     if seed is not None:
         table["seed"] = seed
     return run_options(table, str(source))
@@ -82,13 +83,15 @@ def read_data(data: DataOptions) -> Catalog:
         not_applicable=data.not_applicable,
         aliases=data.aliases,
         attribute_aliases=data.attribute_aliases,
+        units=data.units,
     )
 
 
 def fit_run(options: RunOptions, *, machine: Machine) -> tuple[Bundle, Catalog]:
     """Fit what a run says; returns the bundle and the catalogue it was learnt from."""
     catalog = read_data(options.data)
-    recipe = make_recipe(options.recipe)
+    recipe = make_recipe(options.recipe) if options.recipe else default_recipe(catalog)
+    options = options.model_copy(update={"recipe": recipe.table()})
     bundle = fit(
         catalog,
         recipe,
@@ -140,10 +143,10 @@ def init(
     data |= {"missing": list(catalog.schema.missing)}
     if catalog.layout.kind == "named":
         data["choice"] = list(roles.choices)
-    table_ = {
+    table_: dict[str, Any] = {
         "seed": 0,
         "data": {**{k: v for k, v in data.items() if v not in (None, [])}, "aliases": aliases},
-        "recipe": make_recipe({"name": DEFAULT_RECIPE}).table(),
+        "recipe": default_recipe(catalog).table(),
         "decide": {"metric": "harmonic_f1"},
     }
     if not aliases:

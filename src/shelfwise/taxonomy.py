@@ -7,17 +7,24 @@ category, so that a taxonomy with thousands of categories costs a product no mor
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from shelfwise.errors import TaxonomyError, listing, suggest
 from shelfwise.files import write_text
 
 FORMAT = 1
+TRANSFORMS = ("log", "log1p", "linear")
+#: The logarithm of the largest number that an inverse gives.
+LARGEST = 85.0
 
 
 @dataclass(frozen=True)
@@ -67,13 +74,47 @@ class Choice:
 class Number:
     """An attribute whose answer is a number, such as a price.
 
+    Learning happens on standardised transformed numbers: ``(transform(value) - center) / scale``.
+
     Attributes:
         name: the attribute's name.
         unit: the currency or unit of the column, empty where not declared.
+        transform: ``log`` where numbers are above zero, ``log1p`` where some are zero, ``linear`` where some are below.
+        center, scale: median and scaled median absolute deviation of the transformed numbers learnt from.
     """
 
     name: str
     unit: str = ""
+    transform: Literal["log", "log1p", "linear"] = "log"
+    center: float = 0.0
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.transform not in TRANSFORMS:
+            hint = suggest(self.transform, TRANSFORMS) or f"Known: {listing(TRANSFORMS)}."
+            raise TaxonomyError(f"number {self.name!r}: there is no transform {self.transform!r}. {hint}")
+        if not (math.isfinite(self.center) and math.isfinite(self.scale) and self.scale > 0):
+            raise TaxonomyError(
+                f"number {self.name!r}: center {self.center} and scale {self.scale} must be finite, scale above 0"
+            )
+
+    def forward(self, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Return float64 standardised numbers; NaN where a value is missing or outside the transform's domain."""
+        given = np.asarray(values, dtype=np.float64)
+        if self.transform == "linear":
+            moved = given
+        else:
+            shift = 1.0 if self.transform == "log1p" else 0.0
+            moved = np.log(np.where(given + shift > 0, given + shift, np.nan))
+        return np.asarray((moved - self.center) / self.scale)
+
+    def inverse(self, standard: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Return float64 numbers in the attribute's own unit; the inverse of ``forward``."""
+        moved = np.asarray(standard, dtype=np.float64) * self.scale + self.center
+        if self.transform == "linear":
+            return np.asarray(moved)
+        grown = np.exp(np.minimum(moved, LARGEST))
+        return np.asarray(grown if self.transform == "log" else np.maximum(grown - 1.0, 0.0))
 
 
 Attribute = Choice | Number
@@ -146,6 +187,33 @@ class Taxonomy:
     def numbers(self, category: str) -> tuple[Number, ...]:
         """Return a category's Number attributes in order."""
         return tuple(item for item in self.attributes(category) if isinstance(item, Number))
+
+    @cached_property
+    def number_names(self) -> tuple[str, ...]:
+        """The names of all Number attributes, in the order in which they first appear."""
+        items = (item.name for each in self.entries.values() for item in each if isinstance(item, Number))
+        return tuple(dict.fromkeys(items))
+
+    def number(self, name: str) -> Number:
+        """Return a Number attribute by name; it is the same in every category that has it.
+
+        Raises:
+            TaxonomyError: no category has it; the message has the nearest one.
+        """
+        for attributes in self.entries.values():
+            for item in attributes:
+                if isinstance(item, Number) and item.name == name:
+                    return item
+        hint = suggest(name, self.number_names) or f"It has: {listing(self.number_names)}."
+        raise TaxonomyError(f"there is no number {name!r}. {hint}")
+
+    def only(self, kind: type[Choice] | type[Number]) -> "Taxonomy":
+        """Return the taxonomy with attributes of one kind only."""
+        entries = {
+            category: tuple(item for item in items if isinstance(item, kind))
+            for category, items in self.entries.items()
+        }
+        return Taxonomy(entries, self.aliases if kind is Choice else {})
 
     def slices(self, category: str) -> tuple[slice, ...]:
         """Return, per Choice attribute, its columns in the category's packed array of values."""
@@ -284,7 +352,7 @@ class Taxonomy:
 
 def _attribute_table(attribute: Attribute) -> dict[str, Any]:
     if isinstance(attribute, Number):
-        return {"name": attribute.name, "kind": "number", "unit": attribute.unit}
+        return {"kind": "number", **asdict(attribute)}
     table: dict[str, Any] = {"name": attribute.name, "kind": "choice", "values": list(attribute.values)}
     if attribute.aliases:
         table["aliases"] = dict(sorted(attribute.aliases.items()))
@@ -295,7 +363,8 @@ def _attribute_table(attribute: Attribute) -> dict[str, Any]:
 
 def _attribute(table: Mapping[str, Any]) -> Attribute:
     if table["kind"] == "number":
-        return Number(str(table["name"]), str(table.get("unit", "")))
+        given = {key: table[key] for key in ("transform", "center", "scale") if key in table}
+        return Number(str(table["name"]), str(table.get("unit", "")), **given)
     if table["kind"] != "choice":
         raise KeyError(f"kind {table['kind']!r}")
     values, aliases = tuple(map(str, table["values"])), dict(table.get("aliases", {}))

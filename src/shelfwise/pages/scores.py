@@ -171,7 +171,7 @@ def _facts(report: Report, measured: Measured | None) -> Iterator[tuple[str, str
 
 def _scores(report: Report) -> Iterator[Section]:
     """Yield the scores of all, of categories and of attributes."""
-    categories = sorted(report.of("category"), key=lambda line: -line.support)
+    categories = sorted(report.categories, key=lambda line: -line.support)
     shown = categories[:MOST_CATEGORIES]
     attributes: dict[str | None, list[Line]] = {}
     for line in report.of("attribute"):
@@ -295,7 +295,7 @@ def _learning(report: Report, advice: Sequence[str]) -> Iterator[Section]:
         return
     figures: list[Html] = []
     rows: list[list[Cell]] = []
-    sizes = {str(line.category): line.support for line in report.of("category")}
+    sizes = {str(line.category): line.support for line in report.categories}
     ordered = sorted(found, key=lambda category: -sizes.get(category, 0))
     for number, category in enumerate(ordered):
         lines = sorted(

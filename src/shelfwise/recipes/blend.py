@@ -7,6 +7,7 @@ v values of one attribute.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from shelfwise.answers import check_rows
 from shelfwise.catalog import Catalog
 from shelfwise.errors import PredictionError, UsageError
 from shelfwise.predictions import Block, Floats, Predictions, Rows
+from shelfwise.recipes.number_blend import Mean, blend_numbers, number_weights
 from shelfwise.recipes.sides import Side, Sides, check_taxonomies, mixture, side_by_side
 from shelfwise.recipes.simplex import Weights, best_weights
 from shelfwise.registry import REGISTRIES
@@ -25,9 +27,13 @@ FEW = 20
 
 
 def blend(
-    predictions: Sequence[Predictions], weights: Weights | None = None, *, names: Sequence[str] = ()
+    predictions: Sequence[Predictions],
+    weights: Weights | None = None,
+    *,
+    names: Sequence[str] = (),
+    mean: Mean = "geometric",
 ) -> Predictions:
-    """Blend members' predictions of the same products: a weighted mean of probabilities.
+    """Blend members' predictions of the same products: a weighted mean of probabilities, and of Numbers' quantiles.
 
     The members' probabilities are kept as opinions (their own opinions where they have some), so that a
     calibration can weigh them anew, each attribute for itself.
@@ -36,6 +42,7 @@ def blend(
         predictions: one a member.
         weights: from ``blend_weights``; by default equal.
         names: what each is called in messages.
+        mean: that is taken of Numbers' quantiles.
 
     Raises:
         PredictionError: other products, another taxonomy, or weights of other members.
@@ -54,7 +61,8 @@ def blend(
         probs_nV = mixture(side, first.taxonomy, weights)
         opinions = tuple(_opinions(side, first.taxonomy, probs_nV, most))
         blocks.append(Block(side.category, side.rows, probs_nV, opinions))
-    return assembled(predictions, sides, blocks)
+    amounts = blend_numbers(predictions, first.taxonomy, weights.numbers, mean=mean)
+    return replace(assembled(predictions, sides, blocks), amounts=amounts)
 
 
 def assembled(predictions: Sequence[Predictions], sides: Sides, blocks: Sequence[Block]) -> Predictions:
@@ -79,15 +87,17 @@ def blend_weights(
     metric: str = "harmonic_f1",
     groups: npt.ArrayLike | None = None,
     names: Sequence[str] = (),
+    mean: Mean = "geometric",
 ) -> Weights:
-    """Find each member's weight for every (category, attribute), on predictions made out of fold.
+    """Find each member's weight for every (category, attribute) and Number, on predictions made out of fold.
 
     Args:
         predictions: one a member, each row's by a model that has not seen its near-duplicate group.
         catalog: the same products with their stated values.
-        metric: what the weights are best for; a registered metric.
+        metric: what the weights of attributes are best for, a registered metric; those of Numbers for SMAPE.
         groups: int [N], near-duplicate groups: many photos of one product are one piece of evidence.
         names: what each member is called in messages.
+        mean: that will be taken of Numbers' quantiles.
 
     Raises:
         PredictionError: other products, or another taxonomy.
@@ -105,7 +115,8 @@ def blend_weights(
         count = len(np.unique(group_N[rows_m]))
         if count >= FEW and probs_Jmv.shape[2] > 1:
             pairs[name] = tuple(best_weights(probs_Jmv, labels_m, count, metric).tolist())
-    return Weights(len(predictions), catalog.taxonomy.hash, pairs)
+    numbers = number_weights(predictions, catalog, groups=group_N, mean=mean)
+    return Weights(len(predictions), catalog.taxonomy.hash, pairs, numbers)
 
 
 def labelled(

@@ -6,27 +6,27 @@ folds over near-duplicate groups inside the training rows.
 Legend: N rows, n rows of one category, J members.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from shelfwise.catalog import Catalog
-from shelfwise.config import Options, make_recipe
+from shelfwise.config import Options
 from shelfwise.crossfit import cross_fit
 from shelfwise.data.group import near_duplicates
-from shelfwise.errors import ConfigError
 from shelfwise.files import cache_directory
-from shelfwise.predictions import Block, Floats, Machine, Predictions, Predictor, Recipe
+from shelfwise.predictions import Block, Floats, Machine, Predictions, Predictor
 from shelfwise.recipes.blend import assembled, blend, blend_weights
 from shelfwise.recipes.gate import Gate
-from shelfwise.recipes.held import Held, HeldPredictor
+from shelfwise.recipes.held import HeldPredictor, Member
 from shelfwise.recipes.index import TrainingIndex, learn_index
+from shelfwise.recipes.number_blend import Mean, NumberStack, blend_numbers
 from shelfwise.recipes.sides import Side, check_taxonomies, side_by_side
 from shelfwise.recipes.simplex import Weights
 from shelfwise.recipes.stacking import Ridge, Trees
@@ -35,27 +35,7 @@ from shelfwise.taxonomy import Taxonomy
 
 Ints = npt.NDArray[np.int64]
 #: Where the parts lie in the directory of a saved ensemble.
-MEMBERS, WEIGHTS, COMBINER = "members", "weights.json", "combiner"
-
-
-def _member(value: Any) -> Any:
-    """A recipe from its table, a bundle from its path."""
-    if isinstance(value, Held | Recipe):
-        return value
-    if isinstance(value, str | Path):
-        return Held(bundle=Path(value))
-    if not isinstance(value, Mapping):
-        raise ValueError(f"a member is a recipe's table, or the path of a bundle, not {value!r}")
-    try:
-        return make_recipe(value) if "bundle" not in value else Held.model_validate(dict(value))
-    except ValidationError as error:
-        raise ValueError("a bundle as a member has nothing but its path: { bundle = PATH }") from error
-    except ConfigError as error:
-        lines = [line.strip().removeprefix("recipe.") for line in str(error).splitlines()]
-        raise ValueError("; ".join(lines)) from error
-
-
-Member = Annotated[Any, BeforeValidator(_member), PlainSerializer(lambda member: member.table())]
+MEMBERS, WEIGHTS, COMBINER, NUMBERS = "members", "weights.json", "combiner", "numbers"
 
 
 class Combiner(Protocol):
@@ -84,6 +64,9 @@ class Ensemble(Options):
         stacker: what stacks: ``ridge`` or ``lightgbm``.
         metric: what the weights of ``blend`` are best for.
         folds: inside the training rows, for everything but ``pool``.
+        mean: of Numbers' quantiles: ``arithmetic``, ``geometric``, ``harmonic`` or ``median``. With ``pool`` the
+            calibration weighs the members anew, with ``stack`` a ridge regression moves what was blended, and a
+            ``gate`` has fixed weights for Numbers.
     """
 
     members: tuple[Member, ...] = Field(
@@ -94,6 +77,7 @@ class Ensemble(Options):
     stacker: Literal["ridge", "lightgbm"] = "ridge"
     metric: str = "log_loss"
     folds: int = Field(default=5, ge=2, le=20)
+    mean: Mean = "geometric"
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Ensemble":
@@ -168,7 +152,8 @@ class Ensemble(Options):
         elif folder.is_dir():
             combiner = Gate.load(folder, taxonomy, weights)
             index = TrainingIndex.load(folder, taxonomy)
-        return EnsemblePredictor(self, taxonomy, predictors, weights, combiner, index)
+        numbers = NumberStack.load(folder / NUMBERS) if (folder / NUMBERS).is_dir() else None
+        return EnsemblePredictor(self, taxonomy, predictors, weights, combiner, index, numbers)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -180,6 +165,8 @@ class Ensemble(Options):
     ) -> "EnsemblePredictor":
         """Learn to combine, on members' predictions out of fold; without enough products they count alike."""
         labelled_N = (train.codes >= 0).any(axis=1) & (train.category >= 0)
+        for name in train.taxonomy.number_names:
+            labelled_N |= np.isfinite(train.numbers(name))
         rows = sorted(np.flatnonzero(labelled_N).tolist(), key=lambda i: (train.ids[i], i))
         part = train.select(rows)
         groups = near_duplicates(
@@ -207,18 +194,22 @@ class Ensemble(Options):
         metric = self.metric if self.combine == "blend" else "log_loss"
         weights, index = found.weights, None
         combiner: Combiner | None = None
+        numbers: NumberStack | None = None
         if self.combine != "stack":
-            weights = blend_weights(said, part, metric=metric, groups=groups, names=self.names)
+            weights = blend_weights(
+                said, part, metric=metric, groups=groups, names=self.names, mean=self.mean
+            )
         if self.combine == "stack":
             sides = side_by_side(said, self.names)
             learner = Trees if self.stacker == "lightgbm" else Ridge
             combiner = learner.learn(sides, part)
+            numbers = NumberStack.learn(said, part)
         elif self.combine == "gate":
             backbone = self.backbone or REGISTRIES["backbone"].spec("lite0")
             index = learn_index(part, backbone, groups, machine)
             near_N = index.familiarity(part, machine).p_familiar
             combiner = Gate.learn(side_by_side(said, self.names), part, weights, near_N)
-        return EnsemblePredictor(self, part.taxonomy, found.members, weights, combiner, index)
+        return EnsemblePredictor(self, part.taxonomy, found.members, weights, combiner, index, numbers)
 
 
 def _side_by_side(learn: Any, beside: Sequence[int], machine: Machine) -> None:
@@ -252,10 +243,11 @@ class EnsemblePredictor:
         weights: Weights,
         combiner: Combiner | None = None,
         index: TrainingIndex | None = None,
+        numbers: NumberStack | None = None,
     ) -> None:
         check_taxonomies([taxonomy, *(m.taxonomy for m in members)], ["the ensemble", *recipe.names])
         self.recipe, self.taxonomy, self.members, self.weights = recipe, taxonomy, members, weights
-        self.combiner, self.index = combiner, index
+        self.combiner, self.index, self.numbers = combiner, index, numbers
         notes = (note for member in members for note in getattr(member, "learnt", ()))
         self.learnt: tuple[str, ...] = tuple(dict.fromkeys(notes))
 
@@ -263,19 +255,22 @@ class EnsemblePredictor:
         """Return the combined probabilities for every row; with ``pool`` the members' too, as opinions."""
         catalog = catalog.remembering()
         said = [member.predict(catalog, machine) for member in self.members]
+        mean = self.recipe.mean
         if self.recipe.combine == "pool":
-            return blend(said, self.weights, names=self.recipe.names)
+            return blend(said, self.weights, names=self.recipe.names, mean=mean)
+        amounts = blend_numbers(said, self.taxonomy, self.weights.numbers, mean=mean, opinions=False)
+        if self.numbers is not None:
+            amounts = self.numbers.apply(said, amounts, self.taxonomy)
         if self.combiner is None:
-            found = blend(said, self.weights, names=self.recipe.names)
-            return replace(
-                found, blocks=tuple(Block(block.category, block.rows, block.probs) for block in found.blocks)
-            )
+            found = blend(said, self.weights, names=self.recipe.names, mean=mean)
+            blocks = [Block(block.category, block.rows, block.probs) for block in found.blocks]
+            return replace(found, blocks=tuple(blocks), amounts=amounts)
         near_N = None if self.index is None else self.index.familiarity(catalog, machine).p_familiar
         sides, blocks = side_by_side(said, self.recipe.names), []
         for side in sides.blocks:
             near_n = None if near_N is None else near_N[side.rows]
             blocks.append(Block(side.category, side.rows, self.combiner.combine(side, near_n)))
-        return assembled(said, sides, blocks)
+        return replace(assembled(said, sides, blocks), amounts=amounts)
 
     def save(self, directory: Path) -> None:
         """Write every member into a folder of its own, the weights, and what combines them."""
@@ -290,3 +285,6 @@ class EnsemblePredictor:
             self.combiner.save(folder)
             if self.index is not None:
                 self.index.save(folder)
+            if self.numbers is not None:
+                (folder / NUMBERS).mkdir()
+                self.numbers.save(folder / NUMBERS)

@@ -5,19 +5,21 @@ It knows the files of a bundle that it needs, not what else a bundle does. Its w
 
 import shutil
 import tomllib
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BeforeValidator, PlainSerializer, ValidationError
 
 from shelfwise.catalog import Catalog
 from shelfwise.config import Options, make_recipe
 from shelfwise.errors import BundleError, ConfigError, PredictionError, ShelfwiseError
 from shelfwise.manifest import DECISION, EVIDENCE, INDEX, OPTIONS, read_index, read_json
-from shelfwise.predictions import Machine, Predictions, Predictor
+from shelfwise.predictions import Machine, Predictions, Predictor, Recipe
 from shelfwise.recipes.index import FILE as INDEX_FILE
 from shelfwise.recipes.index import TrainingIndex
 from shelfwise.recipes.remapped import load_remapped
@@ -73,6 +75,26 @@ class Held(Options):
         return read_held(directory, check=False)
 
 
+def _member(value: Any) -> Any:
+    """A recipe from its table, a bundle from its path."""
+    if isinstance(value, Held | Recipe):
+        return value
+    if isinstance(value, str | Path):
+        return Held(bundle=Path(value))
+    if not isinstance(value, Mapping):
+        raise ValueError(f"a member is a recipe's table, or the path of a bundle, not {value!r}")
+    try:
+        return make_recipe(value) if "bundle" not in value else Held.model_validate(dict(value))
+    except ValidationError as error:
+        raise ValueError("a bundle as a member has nothing but its path: { bundle = PATH }") from error
+    except ConfigError as error:
+        lines = [line.strip().removeprefix("recipe.") for line in str(error).splitlines()]
+        raise ValueError("; ".join(lines)) from error
+
+
+Member = Annotated[Any, BeforeValidator(_member), PlainSerializer(lambda member: member.table())]
+
+
 class HeldPredictor:
     """A bundle's predictor and calibration.
 
@@ -89,7 +111,7 @@ class HeldPredictor:
     def predict(self, catalog: Catalog, machine: Machine) -> Predictions:
         """Return calibrated probabilities; attributes that were never learnt are ``unsure``."""
         found = self.predictor.predict(catalog, machine)
-        return found if self.rule is None else self._without_untrained(self.rule.calibration.apply(found))
+        return found if self.rule is None else self._without_untrained(self.rule.calibrated(found))
 
     def out_of_fold(self, catalog: Catalog, machine: Machine) -> tuple[Predictions, npt.NDArray[np.bool_]]:
         """Return calibrated probabilities, and bool [N], the products they can be judged on.

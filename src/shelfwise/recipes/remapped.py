@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shelfwise.amounts import Amounts
 from shelfwise.answers import RowError
 from shelfwise.catalog import Catalog
 from shelfwise.cells import EMPTY, UNKNOWN
@@ -221,8 +222,25 @@ class Remapped:
         blocks = [self._block(name, rows, found) for name, rows in sorted(here.items())]
         unsure = self._unsure(found, here)
         return Predictions(
-            self.taxonomy, catalog.ids, tuple(blocks), errors, guessed, found.notes, unsure=unsure
+            self.taxonomy,
+            catalog.ids,
+            tuple(blocks),
+            errors,
+            guessed,
+            found.notes,
+            unsure=unsure,
+            amounts=self._amounts(found, catalog),
         )
+
+    def _amounts(self, found: Predictions, catalog: Catalog) -> tuple[Amounts, ...]:
+        """Numbers under their newer names, of the rows whose category has them."""
+        names = {old: new for item in self.carry.maps for old, new in item.numbers.items()}
+        amounts = []
+        for item in found.amounts:
+            if item.name in names:
+                kept = np.flatnonzero(catalog.having(names[item.name])[item.rows])
+                amounts.append(replace(item.take(kept, item.rows[kept]), name=names[item.name]))
+        return tuple(amounts)
 
     def save(self, directory: Path) -> None:
         """Write the older predictor as it was into ``carried/``, and the mapping beside it."""

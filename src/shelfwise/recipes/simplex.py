@@ -12,10 +12,9 @@ equal weights the more, the fewer near-duplicate groups state the attribute:
   to equal weights. Nothing is drawn at random.
 """
 
-import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ import numpy.typing as npt
 from shelfwise import metrics
 from shelfwise.errors import BundleError, UsageError
 from shelfwise.files import write_text
+from shelfwise.simplex_search import best_on_simplex
 from shelfwise.taxonomy import Taxonomy
 
 Float = npt.NDArray[np.float64]
@@ -33,10 +33,6 @@ FORMAT = 1
 PRIOR_LABELS = 30.0
 #: What a metric has to gain, times the root of the number of groups, for a squared distance of 1 from equal weights.
 PENALTY = 1.0
-#: Steps of the search: the first is the grid's, the others are moves from one member to another.
-GRID, MOVES = 4, (0.125, 0.0625, 0.03125)
-#: Most points of the first grid; with more members than that allows, it starts from the corners.
-MOST_POINTS = 500
 ROUNDS, CLOSE = 300, 1e-7
 
 
@@ -48,11 +44,13 @@ class Weights:
         members: how many.
         taxonomy: hash of the taxonomy that the names are of.
         pairs: weights that sum to 1; equal ones for attributes that are not named.
+        numbers: the same by Number.
     """
 
     members: int
     taxonomy: str
     pairs: Mapping[tuple[str, str], tuple[float, ...]]
+    numbers: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def of(self, category: str, attribute: str) -> tuple[float, ...]:
         """Return the weights of one attribute."""
@@ -70,7 +68,7 @@ class Weights:
             raise UsageError(f"weights are 0 or more with a positive sum, not {list(weights)}")
         shares = tuple(float(w) / total for w in weights)
         pairs = {(category, choice.name): shares for category, choice in taxonomy.pairs()}
-        return cls(len(shares), taxonomy.hash, pairs)
+        return cls(len(shares), taxonomy.hash, pairs, dict.fromkeys(taxonomy.number_names, shares))
 
     def table(self) -> dict[str, Any]:
         """Return the weights as plain data, for JSON."""
@@ -78,7 +76,14 @@ class Weights:
             {"category": name[0], "attribute": name[1], "weights": list(self.pairs[name])}
             for name in sorted(self.pairs)
         ]
-        return {"format": FORMAT, "members": self.members, "taxonomy": self.taxonomy, "pairs": pairs}
+        numbers = {name: list(weights) for name, weights in sorted(self.numbers.items())}
+        return {
+            "format": FORMAT,
+            "members": self.members,
+            "taxonomy": self.taxonomy,
+            "pairs": pairs,
+            "numbers": numbers,
+        }
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], source: str) -> "Weights":
@@ -94,12 +99,13 @@ class Weights:
                 (str(p["category"]), str(p["attribute"])): tuple(map(float, p["weights"]))
                 for p in table["pairs"]
             }
-            found = cls(int(table["members"]), str(table["taxonomy"]), pairs)
-        except (KeyError, TypeError, ValueError) as error:
+            numbers = {str(name): tuple(map(float, given)) for name, given in table["numbers"].items()}
+            found = cls(int(table["members"]), str(table["taxonomy"]), pairs, numbers)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BundleError(f"{source}: not weights that this version wrote: {error}") from error
-        wrong = [name for name, weights in pairs.items() if len(weights) != found.members]
-        if wrong:
-            raise BundleError(f"{source}: {wrong[0]} has {len(pairs[wrong[0]])} weights, not {found.members}")
+        for name, given in (*pairs.items(), *numbers.items()):
+            if len(given) != found.members:
+                raise BundleError(f"{source}: {name} has {len(given)} weights, not {found.members}")
         return found
 
     def save(self, path: str | Path) -> None:
@@ -137,25 +143,13 @@ def best_weights(
     members, equal = len(probs_Jmv), 1 / len(probs_Jmv)
     penalty = PENALTY / np.sqrt(max(groups, 1))
     wide = probs_Jmv.astype(np.float64)
-    tried: dict[tuple[float, ...], float] = {}
 
     def worth(weight_J: tuple[float, ...]) -> float:
-        if weight_J not in tried:
-            found = float(
-                metrics.apply(metric, _tally(np.tensordot(np.asarray(weight_J), wide, 1), labels_m))
-            )
-            tried[weight_J] = found - penalty * sum((w - equal) ** 2 for w in weight_J)
-        return tried[weight_J]
+        mixed_mv = np.tensordot(np.asarray(weight_J), wide, 1)
+        found = float(metrics.apply(metric, _tally(mixed_mv, labels_m)))
+        return found - float(penalty * sum((w - equal) ** 2 for w in weight_J))
 
-    best = max(_grid(members), key=worth)
-    for step in MOVES:
-        better = True
-        while better:
-            near = [_moved(best, i, j, step) for i, j in itertools.permutations(range(members), 2)]
-            found = max([best, *(w for w in near if w is not None)], key=worth)
-            better = worth(found) > worth(best)
-            best = found
-    return np.asarray(best)
+    return best_on_simplex(members, worth)
 
 
 def _tally(probs_mv: Float, labels_m: npt.NDArray[Any]) -> metrics.Tally:
@@ -189,25 +183,3 @@ def _most_likely(chance_Jm: npt.NDArray[Any], prior: float) -> Float:
         if done:
             break
     return weight_J
-
-
-def _grid(members: int) -> list[tuple[float, ...]]:
-    """Points all over the simplex, equal weights first: of equal worth the first is taken."""
-    points = [(1 / members,) * members]
-    corners = [tuple(float(i == j) for i in range(members)) for j in range(members)]
-    found = [
-        tuple(np.bincount(parts, minlength=members) / GRID)
-        for parts in itertools.islice(
-            itertools.combinations_with_replacement(range(members), GRID), MOST_POINTS + 1
-        )
-    ]
-    return points + [tuple(map(float, p)) for p in (found if len(found) <= MOST_POINTS else corners)]
-
-
-def _moved(weight_J: tuple[float, ...], source: int, target: int, step: float) -> tuple[float, ...] | None:
-    """Weights with a step of one member's given to another; ``None`` where it has not that much."""
-    if weight_J[source] < step - 1e-12:
-        return None
-    moved = list(weight_J)
-    moved[source], moved[target] = round(max(moved[source] - step, 0.0), 12), round(moved[target] + step, 12)
-    return tuple(moved)

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from scipy.special import expit, softmax
 
 from shelfwise.predictions import Block, Predictions
+from shelfwise.trust.amount_rule import amounts_out_of_fold
 from shelfwise.trust.evidence import Evidence, Pair
 
 Float = npt.NDArray[np.float64]
@@ -145,7 +146,7 @@ def calibrate(evidence: Evidence) -> Calibration:
 
 
 def out_of_fold(evidence: Evidence) -> Evidence:
-    """Return the evidence with calibrated probabilities, each row's by a calibration fitted without its fold."""
+    """Return the evidence with calibrated probabilities and distributions, each row's fitted without its fold."""
     probs = {block.category: block.probs.copy() for block in evidence.blocks}
     for fold in np.unique(evidence.fold).tolist():
         inside_N = evidence.fold == fold
@@ -155,7 +156,11 @@ def out_of_fold(evidence: Evidence) -> Evidence:
             if calibrated is not None:
                 probs[block.category][inside_N[block.rows]] = calibrated.probs
     blocks = tuple(replace(b, probs=probs[b.category], opinions=()) for b in evidence.blocks)
-    return replace(evidence, blocks=blocks)
+    amounts = []
+    for item in evidence.amounts:
+        found_n = amounts_out_of_fold(item, evidence.taxonomy.number(item.name))[0]
+        amounts.append(replace(item, quantiles=found_n.quantiles, opinions=()))
+    return replace(evidence, blocks=blocks, amounts=tuple(amounts))
 
 
 class _Problem(Protocol):

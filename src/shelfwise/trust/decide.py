@@ -13,13 +13,14 @@ values overfit (grouped out of fold on the fashion catalogue, two resplits: 0.66
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from shelfwise import metrics
+from shelfwise.amounts import SMAPE, Aim, middle
 from shelfwise.answers import STATES, AnswerBlock, Answers, answer_block, best_values, join_blocks
 from shelfwise.errors import BundleError
 from shelfwise.predictions import Block, Familiarity, Predictions
@@ -27,6 +28,7 @@ from shelfwise.taxonomy import Taxonomy
 from shelfwise.trust.calibrate import Calibration, PairCalibration, calibrate, opinions_of
 from shelfwise.trust.evidence import Evidence
 from shelfwise.trust.promise import Promise
+from shelfwise.trust.amount_rule import AmountRule, amounts_out_of_fold, decide_amounts
 
 Float = npt.NDArray[np.float64]
 #: Where the search starts: offset -TILT log(count), the mean taken away.
@@ -55,6 +57,7 @@ class Rule:
         costs: by (category, attribute), the cost of answering a value (column) where another is true (row).
         untrained: attributes that were never learnt.
         untrained_values: (category, attribute, value) that were never learnt; neither is answered by itself.
+        amounts: by name, how the distributions of Numbers become answers.
     """
 
     metric: str
@@ -63,6 +66,16 @@ class Rule:
     costs: Mapping[tuple[str, str], tuple[tuple[float, ...], ...]] = field(default_factory=dict)
     untrained: frozenset[tuple[str, str]] = frozenset()
     untrained_values: frozenset[tuple[str, str, str]] = frozenset()
+    amounts: Mapping[str, AmountRule] = field(default_factory=dict)
+
+    def calibrated(self, predictions: Predictions) -> Predictions:
+        """Return calibrated probabilities and distributions."""
+        category_N = predictions.categories()
+        amounts = tuple(
+            self.amounts[item.name].calibration.apply(item, category_N) if item.name in self.amounts else item
+            for item in predictions.amounts
+        )
+        return replace(self.calibration.apply(predictions), amounts=amounts)
 
     def answers(
         self,
@@ -105,6 +118,15 @@ class Rule:
             blocks.append(
                 answer_block(block.category, block.rows, block.probs, parts, candidate_nA, state_nA)
             )
+        category_N, rules = predictions.categories(), self.amounts
+        amounts = tuple(
+            replace(rules[item.name], widest=None if every_cell else rules[item.name].widest).answers(
+                item, category_N
+            )
+            if item.name in rules
+            else middle(item)
+            for item in predictions.amounts
+        )
         return Answers(
             taxonomy,
             predictions.ids,
@@ -113,6 +135,7 @@ class Rule:
             predictions.guessed,
             predictions.notes,
             likelier=likelier,
+            amounts=amounts,
         )
 
     def _leave_untrained(
@@ -170,7 +193,12 @@ class Rule:
                     "untrained_values": sorted(v for *n, v in self.untrained_values if tuple(n) == name),
                 }
             )
-        return {"metric": self.metric, "pooled": _calibration_table(calibration.pooled), "pairs": pairs}
+        return {
+            "metric": self.metric,
+            "pooled": _calibration_table(calibration.pooled),
+            "pairs": pairs,
+            "numbers": [rule.table() for rule in self.amounts.values()],
+        }
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], source: str) -> "Rule":
@@ -197,6 +225,7 @@ class Rule:
                 },
                 frozenset(name for name, p in named.items() if p["untrained"]),
                 frozenset((*name, str(v)) for name, p in named.items() for v in p["untrained_values"]),
+                {str(part["name"]): AmountRule.from_table(part, source) for part in table["numbers"]},
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"{source}: not a decision that this version wrote: {error}") from error
@@ -207,6 +236,7 @@ def decide(
     metric: str = "harmonic_f1",
     *,
     costs: Mapping[tuple[str, str], tuple[tuple[float, ...], ...]] | None = None,
+    aim: Aim = SMAPE,
 ) -> Rule:
     """Fit a rule on evidence: calibration, and offsets for a metric or costs.
 
@@ -214,6 +244,7 @@ def decide(
         evidence: out-of-fold probabilities beside the truth.
         metric: a registered metric of counts.
         costs: by (category, attribute), a square table in the values' order; the others keep the metric.
+        aim: what the answers of Numbers are best for, and how wide their range may be.
     """
     calibration = calibrate(evidence)
     offsets = {}
@@ -221,7 +252,11 @@ def decide(
         if metric not in PLAIN and pair.name not in (costs or {}) and pair.probs.shape[1] > 1:
             probs_mv = calibration.blended(pair.name, pair.opinions)
             offsets[pair.name] = tuple(best_offsets(probs_mv, pair.counts, metric).tolist())
-    return Rule(metric, calibration, offsets, costs or {})
+    amounts = {
+        item.name: decide_amounts(item, evidence.taxonomy.number(item.name), **asdict(aim))
+        for item in evidence.amounts
+    }
+    return Rule(metric, calibration, offsets, costs or {}, amounts=amounts)
 
 
 def decided_out_of_fold(
@@ -229,20 +264,26 @@ def decided_out_of_fold(
     metric: str = "harmonic_f1",
     *,
     costs: Mapping[tuple[str, str], tuple[tuple[float, ...], ...]] | None = None,
+    aim: Aim = SMAPE,
 ) -> Answers:
     """Answer every row of the evidence by a rule fitted without its fold: what deciding is worth.
 
     Args: as in ``decide``.
     """
     parts: dict[str, list[AnswerBlock]] = {}
+    choices = replace(evidence, amounts=())
     for fold in np.unique(evidence.fold).tolist():
         inside_N = evidence.fold == fold
-        rule = decide(evidence.select(~inside_N), metric, costs=costs)
-        for block in rule.answers(evidence.select(inside_N).predictions()).blocks:
+        rule = decide(choices.select(~inside_N), metric, costs=costs)
+        for block in rule.answers(choices.select(inside_N).predictions()).blocks:
             parts.setdefault(block.category, []).append(block)
     plain = evidence.predictions()
     blocks = tuple(join_blocks(parts[block.category]) for block in plain.blocks)
-    return Answers(plain.taxonomy, plain.ids, blocks, plain.errors)
+    amounts = tuple(
+        amounts_out_of_fold(item, evidence.taxonomy.number(item.name), **asdict(aim))[1]
+        for item in evidence.amounts
+    )
+    return Answers(plain.taxonomy, plain.ids, blocks, plain.errors, amounts=amounts)
 
 
 def best_offsets(probs_mv: Float, counts_v: npt.NDArray[Any], metric: str) -> Float:

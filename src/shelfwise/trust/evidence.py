@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from shelfwise.amounts import AmountEvidence, amount_columns, amounts_of
 from shelfwise.answers import check_rows
 from shelfwise.catalog import Catalog
 from shelfwise.errors import BundleError, PredictionError
@@ -114,6 +115,7 @@ class Evidence:
         group: int64 [N], near-duplicate group of every product.
         fold: int64 [N], the fold it was predicted in.
         blocks: one per category; rows without an answer are in none.
+        amounts: one per Number that was predicted.
     """
 
     taxonomy: Taxonomy
@@ -121,6 +123,7 @@ class Evidence:
     group: Ints
     fold: Ints
     blocks: tuple[EvidenceBlock, ...]
+    amounts: tuple[AmountEvidence, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -160,7 +163,21 @@ class Evidence:
             labels = labels_nA[np.searchsorted(rows, at)]
             opinions = tuple(opinion[known] for opinion in block.opinions)
             blocks.append(EvidenceBlock(block.category, at, block.probs[known], labels, opinions))
-        return cls(catalog.taxonomy, catalog.ids, group_N, fold_N, tuple(b for b in blocks if len(b.rows)))
+        amounts = tuple(
+            AmountEvidence(
+                item.name,
+                item.rows,
+                catalog.numbers(item.name)[item.rows],
+                item.quantiles,
+                np.maximum(catalog.category[item.rows], -1),
+                group_N[item.rows],
+                fold_N[item.rows],
+                item.opinions,
+            )
+            for item in predictions.amounts
+        )
+        there = tuple(b for b in blocks if len(b.rows))
+        return cls(catalog.taxonomy, catalog.ids, group_N, fold_N, there, amounts)
 
     def block(self, category: str) -> EvidenceBlock | None:
         """Return a category's block, ``None`` where there is none."""
@@ -209,17 +226,8 @@ class Evidence:
             inside[block.rows] = True
         errors = {int(i): RowError("image", "no evidence") for i in np.flatnonzero(~inside)}
         blocks = tuple(Block(b.category, b.rows, b.probs, b.opinions) for b in self.blocks)
-        return Predictions(self.taxonomy, self.ids, blocks, errors)
-
-    def with_probs(self, predictions: Predictions) -> "Evidence":
-        """Return the same evidence with other probabilities of the same rows, such as calibrated ones."""
-        blocks = []
-        for block in self.blocks:
-            found = predictions.block(block.category)
-            if found is None or not np.array_equal(found.rows, block.rows):
-                raise PredictionError(f"{block.category!r}: probabilities of other rows than the evidence's")
-            blocks.append(replace(block, probs=found.probs, opinions=found.opinions))
-        return replace(self, blocks=tuple(blocks))
+        amounts = tuple(item.amounts() for item in self.amounts)
+        return Predictions(self.taxonomy, self.ids, blocks, errors, amounts=amounts)
 
     def select(self, chosen: npt.ArrayLike) -> "Evidence":
         """Return the evidence of some rows, given as a mask [N]; the others keep their place, without a block."""
@@ -229,7 +237,8 @@ class Evidence:
             kept = mask[block.rows]
             if kept.any():
                 blocks.append(block.take(kept))
-        return replace(self, blocks=tuple(blocks))
+        amounts = tuple(item.select(mask[item.rows]) for item in self.amounts)
+        return replace(self, blocks=tuple(blocks), amounts=amounts)
 
     def save(self, path: str | Path) -> None:
         """Write to Parquet: ``id, group, fold, labels, category, probs, opinion_0 ...``; taxonomy as metadata."""
@@ -245,7 +254,14 @@ class Evidence:
             "fold": pa.array(self.fold, pa.int64()),
             "labels": pa.array(labels, pa.list_(pa.int32())),
             **columns_of(self.blocks, len(self)),
+            **amount_columns(self.amounts, len(self)),
         }
+        if self.amounts:
+            columns["category code"] = pa.array(self._category_codes(), pa.int32())
+        for item in self.amounts:
+            stated_N = np.full(len(self), np.nan)
+            stated_N[item.rows] = item.truth
+            columns[f"stated:{item.name}"] = pa.array(stated_N, pa.float64())
         write_table(path, columns, KIND, self.taxonomy)
 
     @classmethod
@@ -261,4 +277,24 @@ class Evidence:
             labels = matrix(part, "labels").astype(np.int32)
             blocks.append(EvidenceBlock(name, rows, probs, labels, tuple(opinions)))
         group, fold = (table[field].to_numpy().astype(np.int64) for field in ("group", "fold"))
-        return cls(taxonomy, tuple(table["id"].to_pylist()), group, fold, tuple(blocks))
+        amounts = tuple(
+            AmountEvidence(
+                item.name,
+                item.rows,
+                table[f"stated:{item.name}"].to_numpy()[item.rows],
+                item.quantiles,
+                table["category code"].to_numpy()[item.rows].astype(np.int32),
+                group[item.rows],
+                fold[item.rows],
+                item.opinions,
+            )
+            for item in amounts_of(table, taxonomy.number_names)
+        )
+        return cls(taxonomy, tuple(table["id"].to_pylist()), group, fold, tuple(blocks), amounts)
+
+    def _category_codes(self) -> Codes:
+        """Return int32 [N], the stated category of the rows that have a Number; -1 for none."""
+        code_N = np.full(len(self), -1, np.int32)
+        for item in self.amounts:
+            code_N[item.rows] = item.category
+        return code_N

@@ -15,12 +15,13 @@ from shelfwise.catalog import Catalog
 from shelfwise.predictions import Predictions
 from shelfwise.trust.audit import Audit
 from shelfwise.trust.evidence import Evidence
+from shelfwise.trust.mispriced import with_learnt
 
 
 def out_of_fold(
     predictions: Predictions, catalog: Catalog, evidence: Evidence, same: npt.ArrayLike | None = None
 ) -> Predictions:
-    """Return predictions in which products that were learnt from have their out-of-fold probabilities.
+    """Return predictions in which products that were learnt from have their out-of-fold probabilities and numbers.
 
     A product was learnt from where its id and its category are in the evidence and, if ``same`` is not given,
     at least half of the values that both state agree: another table may use the same ids.
@@ -44,7 +45,12 @@ def out_of_fold(
         where = np.searchsorted(learnt.rows, row_N[block.rows])
         where = np.minimum(where, len(learnt.rows) - 1)
         blocks.append(replace(block, probs=np.where(found[:, None], learnt.probs[where], block.probs)))
-    return replace(predictions, blocks=tuple(blocks))
+    amounts = []
+    for item in predictions.amounts:
+        learnt_from = next((each for each in evidence.amounts if each.name == item.name), None)
+        row_of_N = np.where(found_N, row_N, -1)
+        amounts.append(item if learnt_from is None else with_learnt(item, learnt_from.amounts(), row_of_N))
+    return replace(predictions, blocks=tuple(blocks), amounts=tuple(amounts))
 
 
 def learnt_rows(

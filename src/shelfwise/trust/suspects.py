@@ -16,6 +16,7 @@ from shelfwise.errors import PredictionError
 from shelfwise.findings import Finding, Findings
 from shelfwise.tables import write_frame
 from shelfwise.taxonomy import Taxonomy
+from shelfwise.trust.mispriced import NumberAudit
 from shelfwise.trust.noise import Noise
 
 COLUMNS = (
@@ -60,6 +61,8 @@ class Audit:
         words: the same in texts.
         evidence: ids of look-alikes, empty where none were asked for.
         unseen: rows without a readable picture or a known category, whose values are not judged.
+        numbers: stated numbers, one part per Number.
+        category_of: the category cell of every row of the table.
     """
 
     taxonomy: Taxonomy
@@ -81,6 +84,8 @@ class Audit:
     words: Noise
     evidence: tuple[tuple[str, ...], ...] = ()
     unseen: int = 0
+    numbers: tuple[NumberAudit, ...] = ()
+    category_of: tuple[str | None, ...] = ()
 
     def __len__(self) -> int:
         return len(self.row)
@@ -96,7 +101,20 @@ class Audit:
         return int(self.suspect.sum())
 
     def frame(self) -> pl.DataFrame:
-        """Return one row per stated value, see ``COLUMNS``."""
+        """Return one row per stated value and number, see ``COLUMNS``; the likeliest errors first.
+
+        What is seen of a number is the range that it was expected in, and ``p_seen`` the range's coverage.
+        """
+        parts = [self.values()]
+        for item in self.numbers:
+            schema = parts[0].schema
+            parts.append(pl.DataFrame(item.columns(self.category_of), schema=schema))
+        return (
+            pl.concat(parts).sort("odds", descending=True, maintain_order=True) if self.numbers else parts[0]
+        )
+
+    def values(self) -> pl.DataFrame:
+        """Return one row per stated value of a Choice attribute, in this audit's order."""
         names = self.taxonomy.categories
         choices = [self.taxonomy.choices(name) for name in names]
         codes = zip(
@@ -138,7 +156,7 @@ class Audit:
         write_frame(self.frame(), path, escape=("column",))
 
     def findings(self) -> Findings:
-        """Return the suspects as findings of the kinds ``suspect_label`` and, in words, ``suspect_claim``."""
+        """Return the suspects as findings: ``suspect_label``, in words ``suspect_claim``, ``price_out_of_range``."""
         found = []
         for at in np.flatnonzero(self.suspect).tolist():
             choice = self.taxonomy.choices(self.taxonomy.categories[self.category[at]])[self.attribute[at]]
@@ -162,7 +180,8 @@ class Audit:
                 found.append(Finding("suspect_claim", message, *where, "warning", evidence))
             else:
                 found.append(Finding("suspect_label", message, *where, "warning", evidence))
-        return Findings(tuple(found))
+        numbers = (finding for item in self.numbers for finding in item.findings())
+        return Findings((*found, *numbers))
 
     def with_evidence(self, ids: Sequence[Sequence[str]]) -> "Audit":
         """Return the same audit with look-alikes, a sequence of ids for every stated value.
