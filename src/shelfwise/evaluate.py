@@ -18,13 +18,14 @@ from shelfwise.align import Ints, Part, align
 from shelfwise.answers import Answers
 from shelfwise.catalog import Catalog
 from shelfwise.cells import EMPTY
+from shelfwise.comparison import Comparison, Difference
 from shelfwise.errors import UsageError, listing
 from shelfwise.evaluate_amounts import compare_amounts, stated_amounts, with_amounts
 from shelfwise.files import Progress
 from shelfwise.metrics import Float, GroupSums, Tally
 from shelfwise.predictions import Predictions
 from shelfwise.registry import REGISTRIES, Spec
-from shelfwise.report import FREQUENCIES, NAN, Comparison, Difference, Line, Report
+from shelfwise.report import FREQUENCIES, NAN, Line, Report
 
 #: Metrics printed beside the chosen one.
 OTHERS = ("harmonic_f1", "micro_f1", "macro_f1", "weighted_f1", "accuracy", "log_loss")

@@ -15,10 +15,11 @@ from shelfwise.align import join
 from shelfwise.amounts import AMOUNT_COLUMNS, AmountAnswers
 from shelfwise.answers import STATES, Answers
 from shelfwise.catalog import Catalog
+from shelfwise.comparison import Difference
 from shelfwise.errors import CatalogError, PredictionError, UsageError, listing
 from shelfwise.metrics import NUMBER_METRICS, Float
 from shelfwise.predictions import Predictions
-from shelfwise.report import NAN, Difference, Line, Report
+from shelfwise.report import NAN, Line, Report
 
 Ints = npt.NDArray[np.int64]
 _NONE = np.zeros(0)

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from shelfwise.bundle import Bundle, load
 from shelfwise.catalog import Schema
 from shelfwise.changes.affected import Recoded
@@ -79,7 +81,7 @@ def refit_trust(before: Bundle, migrated: Bundle, changes: Changes) -> Bundle:
         return migrated
     evidence = migrate_evidence(before.evidence, changes)
     rule = replace(
-        migrate_rule(before.rule, decide(evidence, before.rule.metric), changes),
+        migrate_rule(before.rule, decide(evidence, before.rule.metric, aim=before.run.decide.aim), changes),
         untrained=migrated.untrained,
         untrained_values=migrated.untrained_values,
     )
@@ -120,7 +122,14 @@ def migrate_evidence(evidence: Evidence, changes: Changes) -> Evidence:
         probs, labels = carry.probs(category, block.probs), carry.labels(category, block.labels)
         opinions = tuple(carry.probs(category, opinion) for opinion in block.opinions)
         blocks.append(EvidenceBlock(category, block.rows, probs, labels, opinions))
-    return replace(evidence, taxonomy=changes.new, blocks=tuple(blocks))
+    names, codes = (*changes.old.categories, ""), changes.new.category_codes
+    code = np.array([codes.get(carry.onward.get(name, ""), -1) for name in names], np.int32)
+    amounts = tuple(
+        replace(item, name=carry.numbers[item.name], category=code[item.category])
+        for item in evidence.amounts
+        if item.name in carry.numbers
+    )
+    return replace(evidence, taxonomy=changes.new, blocks=tuple(blocks), amounts=amounts)
 
 
 def migrate_rule(before: Rule, refitted: Rule, changes: Changes) -> Rule:
@@ -232,6 +241,10 @@ def _line(
     line: Line, changes: Changes, carry: Carry, renamed: dict[tuple[str, str], dict[str, str]]
 ) -> Line | None:
     """A line of the old report under new names, ``None`` where it does not hold any more."""
+    if line.attribute in changes.old.number_names and line.level in ("overall", "category", "band"):
+        name, new = carry.numbers.get(line.attribute), carry.onward.get(line.category or "")
+        gone = name is None or (line.category is not None and new is None)
+        return None if gone else line._replace(attribute=name, category=new)
     if line.category is None:
         return line
     new = carry.onward.get(line.category)

@@ -67,6 +67,11 @@ class Carry:
         times = Counter(item.new for item in self.maps)
         return {item.new: item for item in self.maps if times[item.new] == 1}
 
+    @cached_property
+    def numbers(self) -> Mapping[str, str]:
+        """Old name to the new one, of Numbers that are in both."""
+        return {old: new for item in self.maps for old, new in item.numbers.items()}
+
     def maps_of(self, category: str, attribute: str) -> tuple[AttributeMap, ...]:
         """Return the old attributes behind a new (category, attribute); none where it starts anew."""
         source = self.source.get(category)
@@ -234,12 +239,12 @@ class Remapped:
 
     def _amounts(self, found: Predictions, catalog: Catalog) -> tuple[Amounts, ...]:
         """Numbers under their newer names, of the rows whose category has them."""
-        names = {old: new for item in self.carry.maps for old, new in item.numbers.items()}
         amounts = []
         for item in found.amounts:
-            if item.name in names:
-                kept = np.flatnonzero(catalog.having(names[item.name])[item.rows])
-                amounts.append(replace(item.take(kept, item.rows[kept]), name=names[item.name]))
+            name = self.carry.numbers.get(item.name)
+            if name is not None:
+                kept = np.flatnonzero(catalog.having(name)[item.rows])
+                amounts.append(replace(item.take(kept, item.rows[kept]), name=name))
         return tuple(amounts)
 
     def save(self, directory: Path) -> None:
