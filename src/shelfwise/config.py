@@ -80,6 +80,7 @@ def filled(spec: Spec) -> dict[str, Any]:
 
 
 BackboneSpec = Annotated[Spec, _parse_spec("backbone"), PlainSerializer(filled)]
+TextEncoderSpec = Annotated[Spec, _parse_spec("text_encoder"), PlainSerializer(filled)]
 HeadsSpec = Annotated[Spec, _parse_spec("heads"), PlainSerializer(filled)]
 LossSpec = Annotated[Spec, _parse_spec("loss"), PlainSerializer(filled)]
 NumberLossSpec = Annotated[Spec, _parse_spec("number_loss"), PlainSerializer(filled)]

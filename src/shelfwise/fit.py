@@ -3,8 +3,9 @@
 It does not know how a recipe learns, nor how the expected score is found (``expect``).
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from shelfwise.recipes.index import learn_index
 from shelfwise.registry import REGISTRIES
 from shelfwise.trust.claims import learn_reader, text_columns
 from shelfwise.trust.costs import read_costs
+from shelfwise.trust.spelt import spelt_out, spelt_out_notes
 
 
 def _labelled(catalog: Catalog) -> bool:
@@ -28,6 +30,13 @@ def _labelled(catalog: Catalog) -> bool:
 
 def _numbered(catalog: Catalog) -> bool:
     return any(np.isfinite(catalog.numbers(name)).any() for name in catalog.taxonomy.number_names)
+
+
+def _reads_text(table: Any) -> bool:
+    """Whether a recipe's table, or one in it, has Choice attributes told from texts."""
+    if isinstance(table, Mapping):
+        return "text" in table.get("choice_inputs", ()) or any(map(_reads_text, table.values()))
+    return isinstance(table, list | tuple) and any(map(_reads_text, table))
 
 
 def default_recipe(catalog: Catalog) -> Recipe:
@@ -111,6 +120,8 @@ def fit(
     backbone = getattr(recipe, "backbone", None) or REGISTRIES["backbone"].spec("lite0")
     index = learn_index(catalog, backbone, groups, machine)
     claims = learn_reader(catalog, groups) if text_columns(catalog) else None
+    if _reads_text(recipe.table()):
+        report = report.with_notes(*spelt_out_notes(spelt_out(catalog)))
     kept = found.predictor if learn_from == "split" else None
     predictor = recipe.fit(catalog, None, machine, seed) if kept is None else kept
     # What a recipe did to its training labels; most do nothing.

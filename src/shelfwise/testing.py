@@ -24,6 +24,7 @@ from shelfwise.catalog import Catalog
 from shelfwise.config import make_recipe, to_toml
 from shelfwise.errors import PredictionError
 from shelfwise.head_contract import check_head
+from shelfwise.number_loss_contract import check_number_loss
 from shelfwise.predictions import Machine, Predictions, Predictor, Recipe
 from shelfwise.registry import REGISTRIES
 from shelfwise.text_contract import check_text_encoder
@@ -32,6 +33,7 @@ from shelfwise.toys import toy, toy_catalog
 __all__ = [
     "check_head",
     "check_loss",
+    "check_number_loss",
     "check_options",
     "check_recipe",
     "check_text_encoder",
@@ -256,22 +258,30 @@ def _check_same(case: _Case) -> None:
 
 
 def _check_bad_rows(case: _Case) -> None:
-    """An unreadable picture and an unknown category are errors of their rows; an empty one is predicted."""
+    """An unreadable picture and an unknown category are errors of their rows; an empty one is predicted.
+
+    Of a recipe that reads texts for Choice attributes, a row without a text as well.
+    """
     name, frame = case.recipe.name, case.test.frame
+    inputs = getattr(case.recipe, "choice_inputs", ("image",))
     (case.directory / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and nothing more")
-    images, categories = frame["image"].to_list(), frame["category"].to_list()
+    images, categories, titles = (frame[column].to_list() for column in ("image", "category", "title"))
     bad = {1: "broken.png", 4: "images/none.png", 5: "../../etc/passwd", 6: None}
     for row, cell in bad.items():
         images[row] = cell
+        titles[row] = None if "text" in inputs else titles[row]
     categories[8], categories[11], categories[13] = "Spaceships", None, None
-    changed = frame.with_columns(pl.Series("image", images), pl.Series("category", categories))
+    changed = frame.with_columns(
+        pl.Series("image", images), pl.Series("category", categories), pl.Series("title", titles)
+    )
     catalog = case.reread(changed)
     found = case.predict(catalog)
     _check_shape(found, catalog)
     wrong, expected = sorted(found.errors), sorted([*bad, 8])
     assert wrong == expected, f"{name}: errors on the rows {wrong}, not on {expected}"
     fields = {found.errors[row].field for row in bad}
-    assert fields == {"image"}, f"{name}: unreadable pictures are errors of {fields}"
+    field = "image" if "image" in inputs else "title"
+    assert fields == {field}, f"{name}: unreadable pictures are errors of {fields}, not of {field!r}"
     assert found.errors[8].field == "category", f"{name}: the unknown category is no error of its column"
     assert "Spaceships" in found.errors[8].message, f"{name}: the error does not name the unknown category"
     guessed = sorted(found.guessed)

@@ -62,6 +62,11 @@ def check_features(learnt_on: Mapping[str, str], given: Features) -> tuple[str, 
     return (f"vectors computed by {given.record}; the bundle was learnt on {learnt_on['engine']}",)
 
 
+def seen(vectors_ND: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Return bool [N], which rows have a vector."""
+    return np.asarray(np.isfinite(vectors_ND).all(axis=1))
+
+
 #: Folds fitted side by side compute a picture's vector once.
 _REMEMBERING = threading.Lock()
 

@@ -37,7 +37,7 @@ class Routes:
 def route(
     catalog: Catalog,
     taxonomy: Taxonomy,
-    unreadable: Mapping[int, ImageError],
+    unreadable: Mapping[int, ImageError | RowError],
     guess: Callable[[Rows], tuple[npt.NDArray[np.int64], Floats]],
 ) -> Routes:
     """Settle the category of every row.
@@ -45,7 +45,7 @@ def route(
     Args:
         catalog: the products.
         taxonomy: the predictor's.
-        unreadable: row position to what is wrong with its picture.
+        unreadable: row position to what is wrong with its picture, or with what else it is to be answered from.
         guess: given rows without a category, returns their category codes and the probability of each.
 
     Raises:
@@ -66,7 +66,9 @@ def route(
             field, f"there is no category {name!r}. {suggest(name, taxonomy.categories)}".rstrip()
         )
     for row, error in unreadable.items():
-        errors.setdefault(row, RowError(image_field, f"{error.kind}: {error}"))
+        if isinstance(error, ImageError):
+            error = RowError(image_field, f"{error.kind}: {error}")
+        errors.setdefault(row, error)
     open_rows = np.array(
         [r for r in np.flatnonzero(category == EMPTY).tolist() if r not in errors], dtype=np.int64
     )
