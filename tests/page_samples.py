@@ -6,13 +6,17 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from PIL import Image
+from scipy.stats import norm
 
 from shelfwise import pages
+from shelfwise.amounts import LEVELS, Amounts, ascending
 from shelfwise.catalog import Catalog
 from shelfwise.describe import Count, Description, describe
 from shelfwise.evaluate import compare, evaluate
 from shelfwise.findings import Finding, Findings
+from shelfwise.predictions import Block, Predictions
 from shelfwise.report import Line, Report
+from shelfwise.roles import Columns
 from shelfwise.taxonomy import Choice, Taxonomy
 from shelfwise.trust.evidence import Evidence, EvidenceBlock
 
@@ -88,6 +92,41 @@ def catalogue(directory: Path, categories: tuple[str, ...] = ("Tops", SCRIPT), e
     return Catalog.read(pl.DataFrame(rows), images=directory)
 
 
+def priced(directory: Path, each: int = 90) -> Catalog:
+    """A table of two numbers and no attribute; their names are markup, and so are categories and units."""
+    rng = np.random.default_rng(2)
+    rows = [
+        {
+            "id": HOSTILE[k % len(HOSTILE)] + str(k),
+            "category": CATEGORIES[k % 3],
+            SCRIPT: f"{rng.lognormal(4, 1.2):.2f}" if k % 9 else "",
+            LONG: f"{rng.normal(0, 30):.1f}",
+        }
+        for k in range(3 * each)
+    ]
+    units = {SCRIPT: HOSTILE[1], LONG: "$x_2$"}
+    return Catalog.read(pl.DataFrame(rows), columns=Columns(number=(SCRIPT, LONG)), units=units)
+
+
+def toy_amounts(catalog: Catalog, noise: float = 0.3, seed: int = 0) -> tuple[Amounts, ...]:
+    """Distributions of every Number about what is stated, with noise on the standardised scale."""
+    rng, found = np.random.default_rng(seed), []
+    for name in catalog.taxonomy.number_names:
+        number = catalog.taxonomy.number(name)
+        middle = np.nan_to_num(number.forward(catalog.numbers(name))) + noise * rng.normal(size=len(catalog))
+        spread = middle[:, None] + 0.7 * noise * norm.ppf(LEVELS)
+        found.append(Amounts(name, np.arange(len(catalog)), ascending(number.inverse(spread))))
+    return tuple(found)
+
+
+def toy_numbers(catalog: Catalog, noise: float = 0.3) -> Predictions:
+    """Predictions of a catalogue of Numbers alone."""
+    blocks = tuple(
+        Block(c, catalog.rows(c), np.zeros((len(catalog.rows(c)), 0), np.float32)) for c in catalog.present
+    )
+    return Predictions(catalog.taxonomy, catalog.ids, blocks, {}, amounts=toy_amounts(catalog, noise))
+
+
 def scored(found: Evidence) -> Report:
     """A report written by hand, learning curves included."""
     lines = [Line("overall", None, None, None, "harmonic_f1", 0.61, 0.58, 0.64, 300)]
@@ -125,6 +164,13 @@ def all_pages(directory: Path) -> dict[str, str]:
     pictures = [path for path in catalog.images if path is not None]
     broken = directory / "broken.jpg"
     broken.write_bytes(b"not a picture")
+    slips = [
+        pages.Mismatch(
+            f"n{k}", SCRIPT, HOSTILE[k], HOSTILE[k + 1], "129.00", "10.00 to 16.50", 0.01, 0.9, 5e7,
+            image=pictures[k], number=True, fits="a tenth of it, 12.90, would fit" if k else "",
+        )
+        for k in range(2)
+    ]  # fmt: skip
     mismatches = [
         pages.Mismatch(
             HOSTILE[k % len(HOSTILE)], CATEGORIES[k % 3], HOSTILE[(k + 1) % len(HOSTILE)], "attr_1",
@@ -134,6 +180,7 @@ def all_pages(directory: Path) -> dict[str, str]:
         )
         for k in range(12)
     ]  # fmt: skip
+    mismatches[1:1] = slips
     truth = catalog
     predictions = toy_predictions(truth)
     comparison = compare(
@@ -142,6 +189,10 @@ def all_pages(directory: Path) -> dict[str, str]:
         bootstrap=50,
         groups=np.arange(len(truth)) // 2,
     )
+    numbers = priced(directory)
+    groups = np.arange(len(numbers)) // 2
+    answered = toy_numbers(numbers)
+    of_numbers = evaluate(answered, numbers, groups=groups, bootstrap=50)
     described = Description((*description.counts, *pictured(catalog)), SCRIPT)
     return {
         "fit": pages.fit_page(
@@ -152,6 +203,16 @@ def all_pages(directory: Path) -> dict[str, str]:
         "data": pages.data_page(described, catalog, findings),
         "compare": pages.compare_page(comparison, source=SCRIPT),
         "run": pages.run_page(training(), source=SCRIPT, facts=facts),
+        "numbers": pages.fit_page(of_numbers, pages.measured_on(answered, numbers, groups), source=SCRIPT),
+        "number_data": pages.data_page(describe(numbers), numbers, findings),
+        "number_compare": pages.compare_page(
+            compare(
+                [("first", answered), (SCRIPT, toy_numbers(numbers, 0.6))],
+                numbers,
+                bootstrap=50,
+                groups=groups,
+            )
+        ),
     }
 
 
@@ -196,10 +257,8 @@ def pictured(catalog: Catalog) -> list[Count]:
     return counts
 
 
-def toy_predictions(catalog: Catalog):
+def toy_predictions(catalog: Catalog) -> list[Predictions]:
     """Two sets of predictions of a catalogue: one right, one at random."""
-    from shelfwise.predictions import Block, Predictions
-
     rng = np.random.default_rng(3)
     found = []
     for good in (True, False):
@@ -213,7 +272,8 @@ def toy_predictions(catalog: Catalog):
                     probs[np.flatnonzero(known), part.start + labels[known, a]] += 2
                 probs[:, part] /= probs[:, part].sum(axis=1, keepdims=True)
             blocks.append(Block(category, rows, probs))
-        found.append(Predictions(catalog.taxonomy, catalog.ids, tuple(blocks), {}))
+        amounts = toy_amounts(catalog, 0.2 if good else 0.8)
+        found.append(Predictions(catalog.taxonomy, catalog.ids, tuple(blocks), {}, amounts=amounts))
     return found
 
 

@@ -27,7 +27,9 @@ from shelfwise.pages import curves, parts, svg
 from shelfwise.pages.gallery import odds_in_words
 from shelfwise.report import Report
 
-NAMES = ("fit", "evaluation", "audit", "data", "compare", "run")
+NAMES = (
+    "fit", "evaluation", "audit", "data", "compare", "run", "numbers", "number_data", "number_compare",
+)  # fmt: skip
 VOID = {"meta", "link", "img", "input", "br", "hr"}
 
 

@@ -10,7 +10,9 @@ import pytest
 
 import page_samples as samples
 
-NAMES = ("fit", "evaluation", "audit", "data", "compare", "run")
+NAMES = (
+    "fit", "evaluation", "audit", "data", "compare", "run", "numbers", "number_data", "number_compare",
+)  # fmt: skip
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 pytestmark = pytest.mark.browser
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from shelfwise.bundle import Bundle, load
     from shelfwise.catalog import Catalog
     from shelfwise.changes.diff import diff
+    from shelfwise.comparison import Comparison
     from shelfwise.config import DecideOptions
     from shelfwise.crossfit import cross_fit
     from shelfwise.data.clean import clean
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from shelfwise.recipes.treatments import Treatments
     from shelfwise.recipes.vqa import Vqa
     from shelfwise.registry import Spec, backbone, heads, loss, register, text_encoder
-    from shelfwise.report import Comparison, Report
+    from shelfwise.report import Report
     from shelfwise.roles import Columns
     from shelfwise.search import search
     from shelfwise.splits import Folds
@@ -52,7 +53,7 @@ _HOMES = {
     "Catalog": "catalog",
     "Choice": "taxonomy",
     "Columns": "roles",
-    "Comparison": "report",
+    "Comparison": "comparison",
     "DecideOptions": "config",
     "DownloadOptions": "data.terms",
     "Ensemble": "recipes.ensemble",

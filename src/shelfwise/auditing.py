@@ -139,7 +139,9 @@ def clean_table(
 def summary(found: Audit, bundle: Bundle) -> tuple[str, ...]:
     """Return what an audit found, in sentences: counts, the noise that was estimated, how texts were read."""
     in_words = int(found.in_words.sum())
+    numbers_only = bool(found.numbers) and not any(bundle.taxonomy.pairs())
     lines = [f"{len(found):,} stated values, {in_words:,} of them in words; {found.suspects:,} are suspects."]
+    lines = [] if numbers_only else lines
     for item in found.numbers:
         many = int(item.suspect.sum())
         lines.append(
@@ -158,11 +160,11 @@ def summary(found: Audit, bundle: Bundle) -> tuple[str, ...]:
     if found.unseen:
         lines.append(f"{found.unseen:,} products with stated values have no readable picture: not judged.")
     reader = bundle.claims
-    return (*lines, *(reader.notes() if reader is not None else ()))
+    return (*lines, *(reader.notes() if reader is not None and not numbers_only else ()))
 
 
 def mismatches(found: Audit, catalog: Catalog, most: int = SHOWN) -> "list[Mismatch]":
-    """Return the suspects for a page, with the pictures that lie in the audited table."""
+    """Return the suspects for a page, with the pictures that lie in the audited table; the likeliest errors first."""
     from shelfwise.pages import Mismatch
 
     picture = dict(zip(catalog.ids, catalog.images, strict=True))
@@ -171,8 +173,17 @@ def mismatches(found: Audit, catalog: Catalog, most: int = SHOWN) -> "list[Misma
     for at, row in zip(places, found.values()[places].iter_rows(named=True), strict=True):
         names = found.evidence[at] if found.evidence else ()
         row["evidence"] = tuple((name, picture.get(name)) for name in names)
-        shown.append(Mismatch(**row, image=catalog.images[int(found.row[at])]))
-    return shown
+        image = catalog.images[int(found.row[at])]
+        shown.append((float(found.odds[at]) * found.prior, Mismatch(**row, image=image)))
+    for item in found.numbers:
+        columns = item.columns(found.category_of)
+        for at in np.flatnonzero(item.suspect)[:most].tolist():
+            row = {name: cells[at] for name, cells in columns.items()} | {"evidence": ()}
+            image, wrong = catalog.images[int(item.row[at])], float(item.probability[at])
+            number = Mismatch(**row, image=image, number=True, fits=item.fits(at))
+            shown.append((wrong / max(1 - wrong, 1e-12), number))
+    shown.sort(key=lambda entry: -entry[0])
+    return [each for _, each in shown[:most]]
 
 
 def write_audit_page(
@@ -188,8 +199,8 @@ def write_audit_page(
     page = audit_page(
         mismatches(found, catalog),
         source=Path(catalog.source).name,
-        total=found.suspects,
-        cells=len(found),
+        total=found.suspects + sum(int(item.suspect.sum()) for item in found.numbers),
+        cells=len(found) + sum(map(len, found.numbers)),
         table=table,
         notes=summary(found, bundle),
     )

@@ -20,6 +20,7 @@ import polars as pl
 from shelfwise.catalog import Catalog
 from shelfwise.errors import UsageError
 from shelfwise.plaintext import plain, rich_table, show, text_table, write_result
+from shelfwise.taxonomy import Number
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 TOGETHER = 0.3
 #: Categories and pairs of attributes that the printed text shows.
 MOST_CATEGORIES, MOST_PAIRS = 40, 15
+#: What is told of a Number in a category; the quantiles in per cent.
+NUMBER_MEASURES = ("stated", "stated_share", "p25", "p50", "p75", "least", "most")
 #: What is measured of pictures, and the quantiles told of it, in per cent.
 PICTURE_MEASURES = ("width", "height", "blur", "brightness", "dark_share", "bright_share")
 QUANTILES = (5, 50, 95)
@@ -39,10 +42,10 @@ class Count(NamedTuple):
     """One number of a description.
 
     Attributes:
-        level: ``overall``, ``category``, ``attribute``, ``value`` or ``together`` (missing together).
+        level: ``overall``, ``category``, ``attribute``, ``value``, ``together`` (missing together) or ``number``.
         category: of all levels but overall.
-        attribute: of the levels attribute, value and together.
-        value: of the level value; the other attribute of the level together.
+        attribute: of the levels attribute, value and together; the name of a Number.
+        value: of the level value; the other attribute of the level together; the unit of a Number, if it has one.
         measure: what is counted or measured.
         number: the number; NaN where there is none.
     """
@@ -60,12 +63,14 @@ class Description:
     """What a catalogue holds.
 
     Attributes:
-        counts: all the numbers. Overall: ``products``, ``pictures`` (located), ``categories``, ``labels``.
+        counts: all the numbers. Overall: ``products``, ``pictures`` (located), ``categories``, ``labels`` and
+            ``numbers`` (stated ones).
             Category: ``products``, ``pictures``, and with facts ``readable`` and quantiles such as
             ``width_p50``. Attribute: ``labels``, ``missing``, ``missing_share``, ``values`` (present),
             ``imbalance`` (most frequent value over the rarest), and with groups ``groups_compared`` (of two
             labels or more) and ``conflicts`` (those with different labels). Value: ``labels``. Together:
-            ``phi``, ``both_missing``.
+            ``phi``, ``both_missing``. Number: ``stated``, ``stated_share``, the quartiles ``p25``, ``p50`` and
+            ``p75``, ``least`` and ``most``.
         source: the table's name.
     """
 
@@ -74,7 +79,10 @@ class Description:
 
     @cached_property
     def _found(self) -> Mapping[tuple[str | None, ...], float]:
-        return {count[:5]: count.number for count in self.counts}
+        return {
+            (*count[:3], None if count.level == "number" else count.value, count.measure): count.number
+            for count in self.counts
+        }
 
     def number(
         self,
@@ -95,6 +103,8 @@ class Description:
         level = ("overall", "category", "attribute", "value")[sum(part is not None for part in place)]
         if measure in ("phi", "both_missing"):
             level = "together"
+        if measure in NUMBER_MEASURES:
+            level = "number"
         return self._found.get((level, *place, measure), float("nan"))
 
     def frame(self) -> pl.DataFrame:
@@ -189,16 +199,33 @@ class Description:
             for count in sorted(found, key=lambda count: -count.number)[:MOST_PAIRS]
         ]
 
+    def _number_rows(self) -> list[list[str]]:
+        units = {(c.category, c.attribute): c.value for c in self.counts if c.level == "number"}
+        rows = []
+        for category in self._shown:
+            for name in (name for of, name in units if of == category):
+                quantiles = [self.number(measure, category, name) for measure in NUMBER_MEASURES[2:]]
+                share = self.number("stated_share", category, name)
+                cells = [f"{self.number('stated', category, name):,.0f}", f"{share:.1%}"]
+                cells += ["-" if math.isnan(each) else f"{each:,.6g}" for each in quantiles]
+                rows.append([f"{category} / {name}", *cells, units[category, name] or "-"])
+        return rows
+
     def __str__(self) -> str:
-        products, pictures = self.number("products"), self.number("pictures")
+        products, pictures, stated = (self.number(each) for each in ("products", "pictures", "numbers"))
+        told = f", {stated:,.0f} stated numbers" if stated > 0 else ""
         parts = [
             f"{products:,.0f} products in {self.number('categories'):,.0f} categories, "
-            f"{pictures:,.0f} with a picture, {self.number('labels'):,.0f} labels",
-            text_table(*self._label_rows()),
+            f"{pictures:,.0f} with a picture, {self.number('labels'):,.0f} labels{told}",
         ]
+        if not stated or any(count.level == "attribute" for count in self.counts):
+            parts.append(text_table(*self._label_rows()))
         hidden = self.number("categories") - len(self._shown)
         if hidden > 0:
             parts.append(f"... and {hidden:,.0f} smaller categories, all in the JSON, CSV and Parquet files")
+        if numbers := self._number_rows():
+            head = ["numbers", "stated", "share", "25 %", "median", "75 %", "least", "most", "unit"]
+            parts.append(text_table(head, numbers))
         if pairs := self._together_rows():
             parts.append(text_table(["often missing together", "products", "phi"], pairs))
         if pictures_ := self._picture_rows():
@@ -226,6 +253,7 @@ def describe(
     if facts is not None and len(facts) != len(catalog):
         raise UsageError(f"facts of {len(facts)} pictures for {len(catalog)} products")
     located_N = np.array([path is not None for path in catalog.images], bool)
+    numbers = {name: catalog.numbers(name) for name in catalog.taxonomy.number_names}
     counts: list[Count] = []
     labels = 0
     for category in catalog.present:
@@ -240,11 +268,14 @@ def describe(
             group_n = None if group_N is None else group_N[rows]
             counts += _attribute(category, choice.name, choice.values, label_nA[:, a], group_n)
         counts += _together(category, names, label_nA < 0)
+        for number in catalog.taxonomy.numbers(category):
+            counts += _number(category, number, numbers[number.name][rows])
     overall = {
         "products": len(catalog),
         "pictures": int(located_N.sum()),
         "categories": len(catalog.present),
         "labels": labels,
+        "numbers": sum(int(c.number) for c in counts if c.level == "number" and c.measure == "stated"),
     }
     head = [Count("overall", None, None, None, name, number) for name, number in overall.items()]
     return Description((*head, *counts), catalog.source)
@@ -259,6 +290,15 @@ def _pictures(category: str, facts: "FactTable", rows: npt.NDArray[np.int64]) ->
         found = np.percentile(values_n, QUANTILES) if len(readable) else [math.nan] * len(QUANTILES)
         for quantile, number in zip(QUANTILES, found, strict=True):
             yield Count("category", category, None, None, f"{name}_p{quantile}", float(number))
+
+
+def _number(category: str, number: Number, stated_n: npt.NDArray[np.float64]) -> Iterator[Count]:
+    """Yield what is told of one Number of a category; it is not a statement where it cannot be learnt from."""
+    known = stated_n[np.isfinite(stated_n)]
+    share = len(known) / len(stated_n) if len(stated_n) else math.nan
+    ends = np.percentile(known, [25, 50, 75, 0, 100]).tolist() if len(known) else [math.nan] * 5
+    for measure, found in zip(NUMBER_MEASURES, (len(known), share, *ends), strict=True):
+        yield Count("number", category, number.name, number.unit or None, measure, float(found))
 
 
 def _attribute(

@@ -95,6 +95,11 @@ class Gathered:
     folds: Folds
     predictor: Predictor | None = None
 
+    @property
+    def choices(self) -> Evidence:
+        """The evidence of Choice attributes alone."""
+        return replace(self.evidence, amounts=())
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -302,8 +307,8 @@ def _scored(gathered: Gathered, metric: str, costs: Costs | None, seed: int, how
 
 
 def _decided(gathered: Gathered, metric: str, costs: Costs | None) -> Answers:
-    """Answers of every row by a rule fitted without its fold."""
-    answers = decided_out_of_fold(gathered.evidence, metric, costs=costs)
+    """Answers of every row's Choice attributes by a rule fitted without its fold."""
+    answers = decided_out_of_fold(gathered.choices, metric, costs=costs)
     return replace(answers, errors={**answers.errors, **gathered.found.errors})
 
 
@@ -322,10 +327,10 @@ def _with_calibration(
     report: Report, gathered: Gathered, group: Ints, metric: str, counted: Mapping[str, Any]
 ) -> Report:
     """Put calibration errors in: those of calibrated probabilities, and ``ece_before`` of the predictor's own."""
-    calibrated = out_of_fold(gathered.evidence).predictions()
+    calibrated = out_of_fold(gathered.choices).predictions()
     shared = {"groups": group, "metric": metric, "bootstrap": 0, **counted}
     after = evaluate(calibrated, gathered.truth, **shared)
-    before = evaluate(gathered.evidence.predictions(), gathered.truth, **shared)
+    before = evaluate(gathered.choices.predictions(), gathered.truth, **shared)
     lines = [line for line in report.lines if line.metric not in ("ece", "log_loss")]
     for source, name in ((after, ""), (before, "_before")):
         lines += [
@@ -345,7 +350,7 @@ def _with_gain(
     counted: Mapping[str, Any],
 ) -> Report:
     """Put in what deciding gains over the most probable value, with intervals."""
-    plain = gathered.evidence.predictions()
+    plain = gathered.choices.predictions()
     entries: list[tuple[str, Predictions | Answers]]
     entries = [("most probable", plain), ("decided", replace(decided, errors=plain.errors))]
     found = compare(entries, gathered.truth, groups=group, metric=metric, bootstrap=500, **counted)

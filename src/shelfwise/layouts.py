@@ -96,12 +96,20 @@ def answer_frame(
     return pl.DataFrame(data)
 
 
+def rounded(values_n: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return numbers with six significant digits, and two after the point at least: as a table states them."""
+    size_n = np.floor(np.log10(np.maximum(np.abs(np.nan_to_num(values_n)), 1e-12)))
+    digits_n = np.clip(5 - size_n, 2, 12).astype(np.int64)
+    found = [float(np.round(value, digits)) for value, digits in zip(values_n, digits_n, strict=True)]
+    return np.array(found, np.float64)
+
+
 def _amount_columns(item: AmountAnswers, n: int, explain: bool) -> dict[str, Any]:
     """Return a Number's column, and with ``explain`` its state, candidate and range; null where nothing is said."""
     names = ("value", "candidate", "low", "high") if explain else ("value",)
     numbers = {name: np.full(n, np.nan) for name in names}
     for name, column in numbers.items():
-        column[item.rows] = getattr(item, name)
+        column[item.rows] = rounded(getattr(item, name))
     data = {
         item.name if name == "value" else f"{item.name}.{name}": pl.Series(column).fill_nan(None)
         for name, column in numbers.items()

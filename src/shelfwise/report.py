@@ -1,4 +1,4 @@
-"""Report and Comparison: scores with intervals, as text, table, JSON and frame.
+"""Report: scores with intervals, as text, table, JSON and frame.
 
 It does not know how a score is computed. A report is a list of flat lines, one number each, so that it
 grows by adding lines; what a reader sees first is drawn from them.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
-from shelfwise.errors import ShelfwiseError, UsageError, listing
+from shelfwise.errors import ShelfwiseError
 from shelfwise.plaintext import plain, rich_table, show, text_table, write_result
 
 if TYPE_CHECKING:
@@ -130,6 +130,17 @@ class Report:
     def categories(self) -> list[Line]:
         """The lines of the metric of Choice attributes, per category."""
         return [line for line in self.of("category") if line.attribute is None]
+
+    @property
+    def numbers(self) -> list[str]:
+        """The names of the Numbers that are scored."""
+        lines = self.of("overall", "smape")
+        return list(dict.fromkeys(line.attribute for line in lines if line.attribute is not None))
+
+    def number_line(self, metric: str, name: str, category: str | None = None) -> Line:
+        """Return one score of a Number, overall or of a category; NaN where the report does not have it."""
+        key = ("overall" if category is None else "category", category, name, None, metric)
+        return self._found.get(key, Line(*key, NAN))
 
     @property
     def score(self) -> float:
@@ -277,7 +288,7 @@ class Report:
         """A table per Number: errors and ranges, over all, by category and by band of the truth."""
         head = ["rows", "SMAPE", "95 % interval", "MAE", "RMSE", "median APE", "in range", "high / low"]
         texts = []
-        for name in dict.fromkeys(line.attribute for line in self.of("overall", "smape") if line.attribute):
+        for name in self.numbers:
             rows = []
             for level in ("overall", "category", "band"):
                 found = [line for line in self.of(level, "smape") if line.attribute == name]
@@ -289,7 +300,7 @@ class Report:
                     others = [show(self._found[(*line[:4], key)].score, n) for key, n in digits.items()]
                     smape = [show(line.score, 2), show_interval(line, 2)]
                     rows.append([f"  {label}", f"{line.support:,}", *smape, *others])
-            texts.append(text_table([str(name), *head], rows))
+            texts.append(text_table([name, *head], rows))
         return texts
 
     def _weakest_text(self) -> str:
@@ -304,135 +315,6 @@ class Report:
         ]
         head = [f"weakest values of {ENOUGH_CELLS} labels or more", "labels", "precision", "recall", "F1"]
         return text_table(head, rows) if rows else ""
-
-
-class Difference(NamedTuple):
-    """How one set of predictions differs from the first, for all, a category or an attribute.
-
-    Attributes:
-        level: ``overall``, ``category`` or ``attribute``.
-        category: of the levels category and attribute.
-        attribute: of the level attribute.
-        name: the predictions compared.
-        score: their score.
-        first: the score of the first predictions.
-        difference: ``score - first``.
-        low: lower end of its interval.
-        high: upper end.
-        verdict: ``better``, ``worse`` or ``not shown`` where the interval holds 0.
-        support: labelled cells behind it.
-    """
-
-    level: str
-    category: str | None
-    attribute: str | None
-    name: str
-    score: float
-    first: float
-    difference: float
-    low: float
-    high: float
-    verdict: str
-    support: int
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Paired differences of predictions from the first ones, over the same bootstrap replicates.
-
-    Attributes:
-        metric: what was measured.
-        names: the names of the predictions, the reference first.
-        differences: all against the first: overall, per category, per attribute.
-        rows, groups, bootstrap, seed, notes: as in ``Report``.
-    """
-
-    metric: str
-    names: tuple[str, ...]
-    differences: tuple[Difference, ...]
-    rows: int
-    groups: int
-    bootstrap: int
-    seed: int = 0
-    notes: tuple[str, ...] = ()
-
-    def overall(self, name: str | None = None) -> Difference:
-        """Return the overall difference of one set of predictions (the second by default)."""
-        wanted = name if name is not None else self.names[1]
-        found = [line for line in self.differences if line.level == "overall" and line.name == wanted]
-        if not found:
-            raise UsageError(f"{wanted!r} was not compared with {self.names[0]!r}: {listing(self.names[1:])}")
-        return found[0]
-
-    def sentence(self, name: str | None = None) -> str:
-        """Say in words whether the difference is real."""
-        line = self.overall(name)
-        gap = f"{abs(line.difference):.3f}"
-        if line.verdict == "not shown":
-            return (
-                f"No difference shown between {line.name} and {self.names[0]}: "
-                f"{line.difference:+.3f} {_signed(line)} in {self.metric}."
-            )
-        ends = sorted((abs(line.low), abs(line.high)))
-        return (
-            f"{line.name} is {line.verdict} than {self.names[0]} by {gap} "
-            f"[{ends[0]:.3f}, {ends[1]:.3f}] in {self.metric}."
-        )
-
-    def frame(self) -> pl.DataFrame:
-        """Return one row per difference."""
-        text, number = pl.String, pl.Float64
-        kinds = [text] * 4 + [number] * 5 + [text, pl.Int64]
-        schema = dict(zip(Difference._fields, kinds, strict=True))
-        frame = pl.DataFrame(list(self.differences), schema=schema, orient="row")
-        return frame.with_columns(pl.col(pl.Float64).fill_nan(None))
-
-    def to_json(self) -> str:
-        """Return the comparison as JSON text."""
-        data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "differences"}
-        rows = [dict(zip(line._fields, map(plain, line), strict=True)) for line in self.differences]
-        words = [self.sentence(name) for name in self.names[1:]]
-        return json.dumps({**data, "words": words, "differences": rows}, ensure_ascii=False, allow_nan=False)
-
-    def write(self, path: str | Path) -> None:
-        """Write to ``.json``, ``.parquet``, ``.csv`` or ``.txt``; a UsageError for another ending."""
-        write_result(path, self.frame(), self.to_json(), str(self))
-
-    def table(self) -> "Table":
-        """Return the differences as a rich table."""
-        return rich_table(*self._rows())
-
-    def _rows(self) -> tuple[list[str], list[list[str]]]:
-        rows = []
-        shown: dict[str | None, None] = {}
-        for line in self.differences:
-            shown.setdefault(line.category)
-            if len(shown) > MOST_CATEGORIES + 1:
-                break
-            where = f"  {line.attribute}" if line.attribute is not None else str(line.category or "overall")
-            change = "-" if math.isnan(line.difference) else f"{line.difference:+.3f}"
-            cells = [show(line.first), show(line.score), change, _signed(line), line.verdict]
-            rows.append([where, line.name, f"{line.support:,}", *cells])
-        return [
-            "where",
-            "compared",
-            "labels",
-            self.names[0],
-            "score",
-            "difference",
-            "95 % interval",
-            "",
-        ], rows
-
-    def __str__(self) -> str:
-        head = f"{self.rows:,} products, {self.bootstrap:,} replicates of {self.groups:,} groups"
-        words = "\n".join(self.sentence(name) for name in self.names[1:])
-        parts = [words, f"{self.metric} against {self.names[0]}: {head}", text_table(*self._rows(), left=2)]
-        return "\n\n".join([*parts, *(f"Note: {note}" for note in self.notes)]) + "\n"
-
-
-def _signed(line: Difference) -> str:
-    return "-" if math.isnan(line.low) else f"[{line.low:+.3f}, {line.high:+.3f}]"
 
 
 def show_interval(line: Line, digits: int = 3) -> str:

@@ -6,7 +6,7 @@ They parse, call one library function and print.
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,6 +33,7 @@ from shelfwise.cli.options import (
 from shelfwise.errors import UsageError
 
 if TYPE_CHECKING:
+    from shelfwise.amounts import AmountAnswers
     from shelfwise.answers import Answers
     from shelfwise.bundle import Bundle
     from shelfwise.catalog import Catalog
@@ -67,16 +68,23 @@ def predict(
     every_cell: Annotated[
         bool, typer.Option("--every-cell", help="Answer every cell, whatever promise and familiarity say.")
     ] = False,
+    listing: Annotated[
+        str | None,
+        typer.Option("--listing", metavar="TEXT", help="What is written of the product in the one photo."),
+    ] = None,
     evidence: Annotated[
         int,
         typer.Option("--evidence", min=0, help="Also write the K training products that look most alike."),
     ] = 0,
+    stating: Annotated[
+        str, typer.Option(metavar="NUMBER", help="Of --evidence: only products that state it, with what they state.")
+    ] = "",
     jobs: Jobs = None,
     device: Device = "auto",
     engine: Engine = "auto",
     cache: Cache = None,
 ) -> None:
-    """Answer every product of a table, or one photo (then --category is its category)."""
+    """Answer every product of a table, or one photo (then --category is its category, --listing its text)."""
     from shelfwise.bundle import load
     from shelfwise.roles import IMAGE_ENDINGS
     from shelfwise.tables import write_frame
@@ -85,10 +93,19 @@ def predict(
     with machine_of(cache, jobs, device, engine) as machine:
         if table.suffix.lower() in IMAGE_ENDINGS:
             one = loaded.answer_one(
-                table, category=category or None, id=id or None, precision=precision, machine=machine
+                table,
+                text=listing,
+                category=category or None,
+                id=id or None,
+                precision=precision,
+                machine=machine,
             )
             print(json.dumps(one, ensure_ascii=False, indent=1))
+            for name in loaded.taxonomy.number_names:
+                print(_range_text(name, loaded.taxonomy.number(name).unit, one["answers"]), file=sys.stderr)
             raise typer.Exit(0 if one["error"] is None else 1)
+        if listing is not None:
+            raise UsageError("--listing is what is written of one photo; a table has columns of text")
         if out is None:
             raise UsageError("predicting a table needs -o OUT.csv or -o OUT.parquet")
         if out.suffix not in (".csv", ".parquet"):
@@ -111,9 +128,8 @@ def predict(
         answers.write(out, filler=filler, explain=explain)
         if evidence:
             near = out.with_suffix(".evidence.csv")
-            write_frame(
-                loaded.look_alikes(catalog, evidence, machine=machine), near, escape=("id", "look_alike")
-            )
+            found = loaded.look_alikes(catalog, evidence, stating=stating or None, machine=machine)
+            write_frame(found, near, escape=("id", "look_alike"))
             print(f"wrote {near}")
     say(catalog.findings)
     for note in answers.notes:
@@ -122,6 +138,38 @@ def predict(
         f"wrote {out}: {len(answers):,} rows, {len(answers.errors):,} with errors, "
         f"{len(answers.guessed):,} with a predicted category; see {out.with_suffix('.errors.csv').name}\n"
         f"cells: {', '.join(f'{count:,} {state}' for state, count in answers.counts().items() if state != 'error')}"
+    )
+    for item in answers.amounts:
+        print(_amount_text(item))
+
+
+def _range_text(name: str, unit: str, cells: "dict[str, dict[str, Any]]") -> str:
+    """One number and its range in words."""
+    cell = cells.get(name)
+    if cell is None:
+        return f"{name}: nothing is known of it here"
+    value = cell["value"]
+    said = f"{value:,.2f}{unit and ' '}{unit}" if value is not None else cell["state"]
+    if cell["low"] is None:
+        return f"{name}: {said}"
+    each = f"; {cell['unit_price']:,.2f} for {cell['unit']}" if cell.get("unit_price") else ""
+    return f"{name}: {said}, {cell['coverage']:.0%} range {cell['low']:,.2f} to {cell['high']:,.2f}{each}"
+
+
+def _amount_text(item: "AmountAnswers") -> str:
+    """What became of a Number, in words."""
+    import numpy as np
+
+    from shelfwise.answers import STATES
+
+    counts = [(name, int((item.state == at).sum())) for at, name in enumerate(STATES)]
+    told = ", ".join(f"{count:,} {name}" for name, count in counts if count)
+    known = item.low > 0
+    if not known.any():
+        return f"{item.name}: {told}"
+    times = float(np.median(item.high[known] / item.low[known]))
+    return (
+        f"{item.name}: {told}; {item.coverage:.0%} ranges, their high end typically {times:.2f} times the low"
     )
 
 
@@ -157,9 +205,12 @@ def evaluate(
     if out is not None:
         report.write(out)
     if html is not None:
+        from shelfwise.amounts import Aim
         from shelfwise.pages import evaluation_page, measured_on, write_page
 
-        write_page(html, evaluation_page(report, measured_on(sure, catalog, groups), source=table.name))
+        aim = Aim() if bundle is None else bundle.run.decide.aim
+        measured = measured_on(sure, catalog, groups, aim)
+        write_page(html, evaluation_page(report, measured, source=table.name))
         print(f"wrote {html}")
 
 
@@ -176,7 +227,11 @@ def _scored(
         catalog = bundle.read(table, images=images)
         return catalog, bundle.answer(catalog, every_cell=True, machine=machine), bundle
     catalog = Catalog.read(table, images=images, attributes=attributes)
-    return catalog, read_answers(source, catalog), None
+    answers = read_answers(source, catalog)
+    if answers.amounts and not any((block.codes >= 0).any() for block in answers.blocks):
+        catalog = catalog.only("numbers")  # what has no attribute was not asked for them
+        answers = read_answers(source, catalog)
+    return catalog, answers, None
 
 
 @app.command()

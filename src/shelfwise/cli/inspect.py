@@ -4,7 +4,7 @@ They parse, call one library function and print.
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +27,9 @@ from shelfwise.cli.options import (
     columns_of,
     machine_of,
 )
+
+if TYPE_CHECKING:
+    from shelfwise.bundle import Bundle
 
 
 @app.command()
@@ -127,12 +130,24 @@ def show(bundle: Annotated[Path, typer.Argument(metavar="BUNDLE")]) -> None:
     loaded = load(bundle)
     for key, value in loaded.summary.items():
         print(f"{key}: {_plain(value)}")
+    for name in loaded.report.numbers:
+        print(_number_text(loaded, name))
     print()
     members = members_text(loaded)
     if members:
         print(members)
     print(to_toml(run_table(loaded.run)))
     print(loaded.report)
+
+
+def _number_text(bundle: "Bundle", name: str) -> str:
+    """What is to be expected of a Number, in one line."""
+    unit = bundle.taxonomy.number(name).unit
+    smape, mae, held = (bundle.report.number_line(each, name).score for each in ("smape", "mae", "coverage"))
+    rule = bundle.rule.amounts.get(name) if bundle.rule is not None else None
+    promised = f" of {rule.coverage:.0%}" if rule is not None else ""
+    wide = f", unsure beyond {rule.widest:g}" if rule is not None and rule.widest is not None else ""
+    return f"{name}: SMAPE {smape:.2f}, MAE {mae:,.2f}{unit and ' '}{unit}; ranges{promised} hold {held:.1%}{wide}"
 
 
 def _plain(value: Any) -> str:

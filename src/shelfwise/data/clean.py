@@ -1,4 +1,4 @@
-"""Duplicates, conflicting labels and bad pictures of a catalogue, as findings.
+"""Duplicates, conflicting labels, bad pictures, odd numbers and prices in texts of a catalogue, as findings.
 
 It changes nothing and knows no model: what is found is measured on the pictures and read from the table.
 Legend: N rows, n rows of one category or group, A Choice attributes of a category.
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from shelfwise.catalog import Catalog
 from shelfwise.data.facts import FactTable, facts_of
 from shelfwise.data.group import joined, look_alikes, same_file, same_keys
+from shelfwise.data.outliers import number_outliers
+from shelfwise.data.text import price_findings
 from shelfwise.files import Progress
 from shelfwise.findings import Finding, Findings
 
@@ -44,13 +46,14 @@ _NOTES = {
 def clean(
     catalog: Catalog, *, cache: Path | None = None, jobs: int | None = None, progress: Progress | None = None
 ) -> Findings:
-    """Return what is wrong with the pictures of a catalogue and with labels that contradict each other.
+    """Return what is wrong with the pictures, numbers and texts of a catalogue and with labels that disagree.
 
     Kinds: ``image_<kind>`` (error; pictures that were located but cannot be read: those that could not be
     located are in ``catalog.findings``), ``tiny_image``, ``blurred_image``, ``dark_image``,
     ``overexposed_image``, ``low_contrast_image``, ``duplicate_image`` (the same file content),
     ``near_duplicate``, ``conflicting_labels`` and ``conflicting_category`` (warnings on identical files,
-    notes on look-alikes), and notes such as ``animated`` or ``broken_profile``.
+    notes on look-alikes), ``number_outlier`` (far from the other numbers of its category), ``price_in_text``, and
+    notes such as ``animated`` or ``broken_profile``.
 
     Args:
         catalog: the products.
@@ -70,7 +73,8 @@ def clean(
     for rows in _shared(alike_N):
         if len(np.unique(identical_N[rows])) > 1:
             found += _conflicts(catalog, rows, labels, certain=False)
-    return Findings.of_all(found) + facts.findings
+    prices = price_findings(catalog) if catalog.taxonomy.number_names else Findings()
+    return Findings.of_all(found) + facts.findings + number_outliers(catalog) + prices
 
 
 def _bad_images(catalog: Catalog, facts: FactTable) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shelfwise import metrics
+from shelfwise.amounts import SMAPE, Aim
 from shelfwise.answers import Answers
 from shelfwise.catalog import Catalog
 from shelfwise.predictions import Predictions
@@ -35,6 +36,7 @@ class Measured:
         precision: the precision that was promised.
         answers: per category the codes [n, A] that were decided for the block's rows, -1 for none; by default
             the most probable values.
+        aim: what the answers of Numbers are best for, and the share that their ranges promise.
     """
 
     after: Evidence
@@ -42,10 +44,11 @@ class Measured:
     thresholds: Mapping[tuple[str, str], float] | None = None
     precision: float | None = None
     answers: Mapping[str, Codes] | None = None
+    aim: Aim = SMAPE
 
 
 def measured_on(
-    predictions: Predictions | Answers, catalog: Catalog, group: npt.ArrayLike
+    predictions: Predictions | Answers, catalog: Catalog, group: npt.ArrayLike, aim: Aim = SMAPE
 ) -> Measured | None:
     """Put predictions beside the truth they were scored against.
 
@@ -53,13 +56,14 @@ def measured_on(
         predictions: of the catalogue's rows.
         catalog: with stated values.
         group: int [N], near-duplicate groups.
+        aim: see ``Measured``.
 
     Returns:
         None for answers without probabilities, and where the catalogue is of another taxonomy.
     """
     if isinstance(predictions, Answers) or predictions.taxonomy.hash != catalog.taxonomy.hash:
         return None
-    return Measured(Evidence.of(predictions, catalog, group))
+    return Measured(Evidence.of(predictions, catalog, group), aim=aim)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,12 +6,12 @@ It does not know how the difference was found.
 import math
 from collections.abc import Sequence
 
+from shelfwise.comparison import Comparison, Difference
 from shelfwise.pages import charts, parts
 from shelfwise.pages.charts import NAN, Dot, Scale, axis
 from shelfwise.pages.parts import Cell, Column, Html, Section
 from shelfwise.pages.scores import MOST_CATEGORIES, MOST_PAIRS, MOST_ROWS, WORDS
 from shelfwise.plaintext import show
-from shelfwise.report import Comparison, Difference
 
 _MARKS = {"better": "^", "worse": "v"}
 _SIGNS = {"better": "▲\u00a0better", "worse": "▼\u00a0worse"}
@@ -25,9 +25,13 @@ def compare_page(comparison: Comparison, *, source: str = "predictions") -> str:
         source: what they were compared on.
     """
     metric = WORDS.get(comparison.metric, comparison.metric)
-    sections = [_overall(comparison, metric)]
-    for number, name in enumerate(comparison.names[1:]):
-        sections.append(_places(comparison, name, number, metric))
+    sections = []
+    if comparison.values:
+        sections.append(_overall(comparison, metric))
+        for number, name in enumerate(comparison.names[1:]):
+            sections.append(_places(comparison, name, number, metric))
+    for number, (name, lines) in enumerate(comparison.numbers.items()):
+        sections.append(_number(comparison, name, lines, number))
     notes = [*comparison.notes]
     if comparison.bootstrap:
         notes.append(
@@ -40,15 +44,21 @@ def compare_page(comparison: Comparison, *, source: str = "predictions") -> str:
     return parts.page("comparison", source, title, _top(comparison), sections)
 
 
-def _signed(number: float) -> str:
-    return "-" if math.isnan(number) else f"{number:+.3f}".replace("-", "\u2212")
+def _signed(number: float, digits: int = 3) -> str:
+    return "-" if math.isnan(number) else f"{number:+.{digits}f}".replace("-", "\u2212")
 
 
 def _top(comparison: Comparison) -> Html:
     best = comparison.overall()
     words = WORDS.get(comparison.metric, comparison.metric)
-    sentence = comparison.sentence(best.name).removesuffix(f"{comparison.metric}.") + f"{words}."
-    said = parts.join([Html("<strong>"), sentence, Html("</strong>")])
+    sentence = comparison.sentence(best.name)
+    if best.attribute is None:
+        sentence = sentence.removesuffix(f"{comparison.metric}.") + f"{words}."
+    else:
+        sentence += " Lower is better."
+    others = [lines[0] for lines in comparison.numbers.values() if lines[0] is not best]
+    rest = "".join(f" {comparison.said(line)}" for line in others)
+    said = parts.join([Html("<strong>"), sentence, Html("</strong>"), rest])
     given = [("products", f"{comparison.rows:,}"), ("groups", f"{comparison.groups:,}")]
     given += [("first: " + comparison.names[0], show(best.first))]
     given += [(name, show(comparison.overall(name).score)) for name in comparison.names[1:]]
@@ -61,9 +71,9 @@ def _scale(rows: Sequence[Dot]) -> Scale:
     return found if found is not None else charts.SHARES
 
 
-def _dot(line: Difference, label: str, strong: bool = False) -> Dot:
-    mark = _MARKS.get(line.verdict, "h")
-    return Dot(label, line.difference, line.low, line.high, NAN, _signed(line.difference), mark, strong)
+def _dot(line: Difference, label: str, strong: bool = False, digits: int = 3) -> Dot:
+    mark, text = _MARKS.get(line.verdict, "h"), _signed(line.difference, digits)
+    return Dot(label, line.difference, line.low, line.high, NAN, text, mark, strong)
 
 
 def _overall(comparison: Comparison, metric: str) -> Section:
@@ -84,16 +94,35 @@ def _overall(comparison: Comparison, metric: str) -> Section:
     )
 
 
-def _table(lines: Sequence[Difference], comparison: Comparison, caption: str) -> Html:
+def _number(comparison: Comparison, name: str, lines: Sequence[Difference], number: int) -> Section:
+    """A Number: over all, and per category, by SMAPE."""
+    figures = []
+    for place, other in enumerate(comparison.names[1:]):
+        found = [line for line in lines if line.name == other]
+        rows = [_dot(line, "All", True, 2) for line in found if line.level == "overall"]
+        rest = sorted((line for line in found if line.level == "category"), key=lambda line: -line.support)
+        rows += [_dot(line, str(line.category), digits=2) for line in rest[:MOST_CATEGORIES]]
+        title = f"Difference in SMAPE of {name}: {other}"
+        chart = charts.dots(f"number{number}-{place}", rows, _scale(rows), title, charts.described(rows))
+        figures.append(parts.figure(chart, heading=Html(f"<h3>{parts.name(other)}</h3>")))
+    made = _table(lines, comparison, f"{name}: differences in SMAPE.", 2)
+    body = Html(f'<div class="panels">{"".join(figures)}</div><p></p>{parts.filtered("category", made)}')
+    lead = (
+        f"SMAPE minus that of {comparison.names[0]}: 0 to 200, lower is better, so a difference below 0 is one for the "
+        "better. Triangles point up where it is better, down where it is worse; a hollow dot shows no difference. "
+        "Whiskers are 95 % intervals."
+    )
+    return Section(f"number{number}", f"{name}: is the difference real?", body, lead)
+
+
+def _table(lines: Sequence[Difference], comparison: Comparison, caption: str, digits: int = 3) -> Html:
     columns = [
         Column("where"),
         Column("compared"),
         Column("labels", True),
-        Column("first", True),
-        Column("score", True),
-        Column("difference", True, signed=True),
-        Column("from", True, signed=True),
-        Column("to", True, signed=True),
+        Column("first", True, digits=digits),
+        Column("score", True, digits=digits),
+        *(Column(text, True, digits=digits, signed=True) for text in ("difference", "from", "to")),
         Column("verdict"),
     ]
     rows: list[list[Cell]] = []
@@ -106,7 +135,7 @@ def _table(lines: Sequence[Difference], comparison: Comparison, caption: str) ->
 
 
 def _places(comparison: Comparison, name: str, number: int, metric: str) -> Section:
-    lines = [line for line in comparison.differences if line.name == name and line.level != "overall"]
+    lines = [line for line in comparison.values if line.name == name and line.level != "overall"]
     sizes = {line.category: line.support for line in lines if line.level == "category"}
     ordered = sorted(sizes, key=lambda category: -sizes[category])
     by_category: dict[str | None, list[Difference]] = {}

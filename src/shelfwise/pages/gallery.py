@@ -1,4 +1,4 @@
-"""The page of an audit: a gallery of mismatches between what is stated and what the picture shows.
+"""The page of an audit: a gallery of mismatches between what is stated and what is to be expected.
 
 It does not know how a mismatch was found. Pictures are made small and put into the page itself.
 """
@@ -25,7 +25,7 @@ MOST = 200
 
 @dataclass(frozen=True)
 class Mismatch:
-    """One stated value that the picture speaks against.
+    """One stated value that the picture speaks against, or a stated number far outside its range.
 
     Attributes:
         id: the product's id.
@@ -33,12 +33,14 @@ class Mismatch:
         attribute: the attribute's name.
         column: the table's own column that states it.
         stated: the stated value.
-        seen: the value the picture speaks for.
+        seen: the value the picture speaks for; of a number the range expected.
         p_stated: calibrated probability of the stated value.
-        p_seen: of the seen one.
+        p_seen: of the seen one; of a number the share that such ranges hold.
         odds: how many times likelier the stated value is to stand there by mistake, given the picture.
         evidence: id and picture of the nearest confirmed look-alikes.
         image: the product's picture.
+        number: whether a number is stated.
+        fits: what of a number would fit, as a sentence's beginning: ``a tenth of it, 12.90, would fit``.
     """
 
     id: str
@@ -52,6 +54,8 @@ class Mismatch:
     odds: float
     evidence: tuple[tuple[str, Path | None], ...] = ()
     image: Path | None = None
+    number: bool = False
+    fits: str = ""
 
 
 def audit_page(
@@ -85,12 +89,18 @@ def audit_page(
     told += [("shown here", f"{len(shown):,}"), ("products", f"{len({each.id for each in mismatches}):,}")]
     if by:
         told.append(("most often", by.most_common(1)[0][0]))
+    numbers, values = any(each.number for each in mismatches), not all(each.number for each in mismatches)
+    kinds = ["stated values that the picture speaks against"] if values or not numbers else []
+    kinds += ["stated numbers far outside their range"] if numbers else []
     said = Html(
-        "stated values that the picture speaks against, <strong>most suspicious first</strong>. None of them was "
-        "changed: each is a question to whoever stated it."
+        f"{' and '.join(kinds)}, <strong>most suspicious first</strong>. None of them was changed: each is a question "
+        "to whoever stated it."
     )
     top = parts.hero(f"{total:,}", said, None, parts.facts(told))
-    return parts.page("audit", source, "Where the stated value and the picture disagree", top, sections)
+    against = (
+        "the picture" if not numbers else "the rest of the product" if values else "such products' range"
+    )
+    return parts.page("audit", source, f"Where the stated value and {against} disagree", top, sections)
 
 
 def odds_in_words(odds: float) -> str:
@@ -113,8 +123,7 @@ def _summary(mismatches: Sequence[Mismatch], shown: Sequence[Mismatch], total: i
     visible = Counter((each.category, each.attribute) for each in shown)
     rows: list[list[Cell]] = []
     for key, found in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))[:1000]:
-        (stated, seen), count = Counter((each.stated, each.seen) for each in found).most_common(1)[0]
-        pair = Html(f"{name(stated)} → {name(seen)} ({count:,})")
+        pair = _most_frequent(found)
         columns = ", ".join(sorted({each.column for each in found}))
         size = Bar(len(found) / biggest, f"{len(found):,}", len(found))
         rows.append([parts.where(*key), columns, size, visible[key], pair])
@@ -132,6 +141,16 @@ def _summary(mismatches: Sequence[Mismatch], shown: Sequence[Mismatch], total: i
     return Section("summary", "By attribute", body, lead)
 
 
+def _most_frequent(found: Sequence[Mismatch]) -> Html:
+    """The most frequent pair of stated and seen; of numbers the most frequent slip."""
+    slips = Counter(each.fits.partition(",")[0] for each in found if each.number)
+    if slips:
+        slip, count = slips.most_common(1)[0]
+        return Html(f"{name(slip)} ({count:,})" if slip else "no misplaced decimal")
+    (stated, seen), count = Counter((each.stated, each.seen) for each in found).most_common(1)[0]
+    return Html(f"{name(stated)} → {name(seen)} ({count:,})")
+
+
 def _cards(shown: Sequence[Mismatch], total: int, table: str) -> Section:
     inside = "\n".join(_card(each) for each in shown)
     body = parts.filtered("id, category, attribute or value", Html(f'<ul class="cards">{inside}</ul>'))
@@ -139,6 +158,11 @@ def _cards(shown: Sequence[Mismatch], total: int, table: str) -> Section:
         "Odds say how many times the picture raises the odds that the stated value is a mistake. Striped "
         "bar: stated; full bar: seen."
     )
+    if any(each.number for each in shown):
+        lead += (
+            " Of a number: what is known of the product raises them, the striped bar is the probability that it is "
+            "right, and beside its range stands the share of such products that lie in theirs."
+        )
     if total > len(shown):
         lead += f" {total - len(shown):,} more are in {table or 'the table of the audit'}."
     return Section("mismatches", "The mismatches", body if shown else Html('<p class="note">None.</p>'), lead)
@@ -148,10 +172,14 @@ def _card(each: Mismatch) -> str:
     picture = _picture(each.image, PHOTO, f"Photo of product {each.id}")
     head = f'<p class="odds">{esc(odds_in_words(each.odds))}<small>odds</small></p>'
     where = f"{name(each.category)} · column {name(each.column)}"
+    told, below = "seen in the picture", _probability(each.p_seen)
+    if each.number:
+        told, below = f"range expected of {percent(each.p_seen)}", ""
+        if each.fits:
+            below = f'<p class="where">{esc(each.fits[:1].upper() + each.fits[1:])}.</p>'
     claims = (
         f'<dl class="claims"><div class="stated"><dt>{name(each.attribute)} as stated</dt><dd>{name(each.stated)}'
-        f"{_probability(each.p_stated)}</dd></div><div><dt>seen in the picture</dt><dd>{name(each.seen)}"
-        f"{_probability(each.p_seen)}</dd></div></dl>"
+        f"{_probability(each.p_stated)}</dd></div><div><dt>{told}</dt><dd>{name(each.seen)}{below}</dd></div></dl>"
     )
     alike = ""
     if each.evidence:

@@ -3,7 +3,7 @@
 It does not know what a price should be.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -21,10 +21,7 @@ def prices(catalog: Catalog) -> Iterator[Section]:
     """Yield how each number is spread."""
     figures, rows = [], []
     taxonomy = catalog.taxonomy
-    names: Mapping[str, None] = {
-        n.name: None for category in taxonomy.categories for n in taxonomy.numbers(category)
-    }
-    for place, number in enumerate(names):
+    for place, number in enumerate(taxonomy.number_names):
         value_N = catalog.number(number)
         stated = value_N[np.isfinite(value_N)]
         if not len(stated):
@@ -46,8 +43,10 @@ def prices(catalog: Catalog) -> Iterator[Section]:
             ", on a logarithmic axis." if log else "."
         )
         chart = charts.histogram(f"number{place}", edges, counts, scale, f"Histogram of {number}", told)
+        unit = taxonomy.number(number).unit
+        of = f" in {parts.name(unit)}," if unit else ""
         head = Html(
-            f'<h3>{parts.name(number)} <span class="aside">stated for {len(stated):,} products</span></h3>'
+            f'<h3>{parts.name(number)} <span class="aside">{of} stated for {len(stated):,} products</span></h3>'
         )
         data: list[list[Cell]] = [
             [f"{a:,.6g} to {b:,.6g}", int(c)] for a, b, c in zip(edges[:-1], edges[1:], counts, strict=True)

@@ -13,6 +13,8 @@ from shelfwise.pages import charts, curves, parts
 from shelfwise.pages.certainty import measured_sections
 from shelfwise.pages.charts import Dot
 from shelfwise.pages.curves import Measured
+from shelfwise.pages.numbers import WORDS as NUMBER_WORDS
+from shelfwise.pages.numbers import number_facts, number_sections, of_numbers, top_of_numbers
 from shelfwise.pages.parts import Bar, Cell, Column, Html, Section, esc, percent, span
 from shelfwise.pages.run import training_sections
 from shelfwise.plaintext import show
@@ -35,6 +37,7 @@ WORDS = {
     "weighted_f1": "weighted F1",
     "log_loss": "log loss",
     "accuracy": "accuracy",
+    **NUMBER_WORDS,
 }
 
 
@@ -57,7 +60,8 @@ def fit_page(
         facts: more short facts for the top: what, and how much.
         training: the epochs of what was trained by steps (``train.track.epochs_of``).
     """
-    sections = [*_scores(report), *measured_sections(measured), *_learning(report, advice)]
+    sections = [*_scores(report), *measured_sections(measured), *number_sections(report, measured)]
+    sections += _learning(report, advice)
     sections += [*training_sections(training), *_values(report)]
     title = "What to expect on products it has not seen"
     return parts.page("fit", source, title, _top(report, measured, facts), [*sections, *_notes(report)])
@@ -78,7 +82,8 @@ def evaluation_page(
         source: what was evaluated.
         facts: more short facts for the top.
     """
-    sections = [*_scores(report), *measured_sections(measured), *_values(report), *_notes(report)]
+    sections = [*_scores(report), *measured_sections(measured), *number_sections(report, measured)]
+    sections += [*_values(report), *_notes(report)]
     title = "How the answers compare with the truth"
     return parts.page("evaluation", source, title, _top(report, measured, facts), sections)
 
@@ -108,6 +113,9 @@ def _kept(bundle: "Bundle") -> Measured | None:
     """What the bundle's own evidence shows: calibrated and not, decided, and under a promise."""
     if bundle.evidence is None or bundle.calibrated is None or bundle.rule is None:
         return None if bundle.evidence is None else Measured(bundle.evidence)
+    aim = bundle.run.decide.aim
+    if not bundle.report.categories:
+        return Measured(bundle.calibrated, bundle.evidence, aim=aim)
     precision = bundle.run.decide.precision or SHOWN_PROMISE
     kept = bundle.promise(precision)
     decided = decided_out_of_fold(bundle.evidence, bundle.report.metric, costs=bundle.rule.costs)
@@ -117,6 +125,7 @@ def _kept(bundle: "Bundle") -> Measured | None:
         {name: part.threshold for name, part in kept.pairs.items()},
         precision,
         {block.category: block.candidate for block in decided.blocks},
+        aim,
     )
 
 
@@ -125,6 +134,8 @@ def _metric(report: Report) -> str:
 
 
 def _top(report: Report, measured: Measured | None, facts: Sequence[tuple[str, str]]) -> Html:
+    if of_numbers(report):
+        return top_of_numbers(report, facts)
     line, metric = report.expected, _metric(report)
     interval = f" with a 95 % interval of {span(line.low, line.high)}" if not math.isnan(line.low) else ""
     majority = report.line("majority").score
@@ -155,7 +166,7 @@ def _top(report: Report, measured: Measured | None, facts: Sequence[tuple[str, s
 def _facts(report: Report, measured: Measured | None) -> Iterator[tuple[str, str]]:
     yield "products", f"{report.rows:,}"
     yield "labelled cells", f"{report.line().support:,}"
-    yield "categories", f"{len(report.of('category')):,}"
+    yield "categories", f"{len(report.categories):,}"
     yield "attributes", f"{len(report.of('attribute')):,}"
     for name, what in (("cells_right", "cells right"), ("rows_right", "products with every cell right")):
         if math.isfinite(score := report.line(name).score):
@@ -165,12 +176,15 @@ def _facts(report: Report, measured: Measured | None) -> Iterator[tuple[str, str
         ece = curves.reliability(found)[1]
     if math.isfinite(ece):
         yield "calibration error", show(ece)
+    yield from number_facts(report)
     if report.errors:
         yield "products with an error", f"{report.errors:,}"
 
 
 def _scores(report: Report) -> Iterator[Section]:
     """Yield the scores of all, of categories and of attributes."""
+    if of_numbers(report):
+        return
     categories = sorted(report.categories, key=lambda line: -line.support)
     shown = categories[:MOST_CATEGORIES]
     attributes: dict[str | None, list[Line]] = {}

@@ -112,14 +112,20 @@ def _top(known: _Counts, findings: Findings) -> Html:
         for attribute in attributes
     )
     filled = labels / cells if cells else NAN
-    said = Html(
-        f"products in <strong>{len(known.categories):,} categories</strong>. Of the cells that could be filled in, "
-        f"<strong>{percent(filled)} are</strong>; the rest is missing."
+    told = (
+        f" Of the cells that could be filled in, <strong>{percent(filled)} are</strong>; the rest is missing."
+        if cells
+        else ""
     )
+    said = Html(f"products in <strong>{len(known.categories):,} categories</strong>.{told}")
+    numbers = known.of.number("numbers")
     given = [
         ("labelled cells", f"{labels:,.0f}"),
         ("cells missing", f"{cells - labels:,.0f}"),
         ("attributes", f"{sum(map(len, known.attributes.values())):,}"),
+    ] * bool(cells or not numbers > 0)
+    given += [("stated numbers", f"{numbers:,.0f}")] * bool(numbers > 0)
+    given += [
         ("products with a picture file", percent(pictures / products if products else NAN, 1)),
         ("findings", f"{len(findings):,}"),
         ("of them errors", f"{len(findings.of(severity='error')):,}"),

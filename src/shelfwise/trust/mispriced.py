@@ -138,6 +138,11 @@ class NumberAudit:
         out_m = (self.stated < self.low) | (self.stated > self.high)
         return np.asarray((self.probability > 0.5) & out_m)
 
+    def fits(self, at: int) -> str:
+        """Say which part of a stated number would fit, given its place here: ``a tenth of it, 12.90, would fit``."""
+        slip = int(self.slip[at])
+        return f"{WORDS[slip]}, {_shown(float(self.stated[at]) / 10.0**slip)}, would fit" if slip else ""
+
     def columns(self, category_N: Sequence[str | None]) -> dict[str, list[Any]]:
         """Return what an audit's table says of them, by column (``suspects.COLUMNS``); given every row's category."""
         rows, name = self.row.tolist(), self.number.name
@@ -170,9 +175,8 @@ class NumberAudit:
             evidence["probability"] = probability
             slip = int(self.slip[at])
             if slip:
-                would = stated / 10.0**slip
-                message += f"; {WORDS[slip]}, {_shown(would)}, would fit"
-                evidence["would_fit"] = would
+                message += f"; {self.fits(at)}"
+                evidence["would_fit"] = stated / 10.0**slip
             row = int(self.row[at])
             found.append(
                 Finding(

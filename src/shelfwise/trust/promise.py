@@ -104,6 +104,11 @@ class Promise:
         return answered / labels if labels else 0.0
 
     def __str__(self) -> str:
+        if not self.pairs:
+            return (
+                f"Promise: precision {self.precision:g} is about attributes, and there are none; numbers carry ranges "
+                "(decide.coverage), and where a range is wider than decide.widest nothing is answered."
+            )
         never = sum(np.isinf(part.threshold) for part in self.pairs.values())
         return (
             (
