@@ -26,6 +26,10 @@ NAMES = (
     "shift",
     "download",
     "brands",
+    "choice_text",
+    "price_quality",
+    "price_ranges",
+    "price_fusion",
 )
 #: Benchmarks that know ``--quick``: a small size that shows they work, not what they measure.
 SMALL = (
@@ -42,6 +46,8 @@ SMALL = (
     "shift",
     "download",
     "brands",
+    "choice_text",
+    "price_quality",
 )
 
 

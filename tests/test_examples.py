@@ -4,11 +4,13 @@ Backbones are replaced by tiny ones of the same architecture with random weights
 everything else is as the file says.
 """
 
+import importlib.util
 import json
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -19,6 +21,7 @@ from shelfwise.evaluate import evaluate
 from shelfwise.predictions import Machine
 from shelfwise.rendering import render_catalog
 from shelfwise.start import fit_run
+from tiny_bert import tiny_bert
 from tiny_qwen import tiny_qwen
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "examples").glob("*.toml"))
@@ -28,6 +31,7 @@ STAND_INS = {
     "resnet50": {"model": "test_resnet", "size": 64},
     "seresnext50_32x4d": {"model": "seresnext26d_32x4d", "size": 32},
     "swin_base_patch4_window7_224": {"model": "swin_tiny_patch4_window7_224", "size": 64},
+    "efficientnet_b4": {"model": "test_efficientnet", "size": 64},
 }
 TINY_CLIP = {
     "ViT": {"vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8}, "quick_gelu": True},
@@ -62,7 +66,7 @@ TINY_CLIP = {
         "custom_text": True,
     },
 }
-TEXT = {"context_length": 16, "vocab_size": 128, "width": 32, "heads": 2, "layers": 1}
+TEXT = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +102,26 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> None:
     open_clip.add_model_config(folder)
 
 
+#: The folder of a tiny text encoder, once it is written.
+BERT: list[Path] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bert(tmp_path_factory: pytest.TempPathFactory) -> None:
+    if importlib.util.find_spec("transformers") is None:
+        pytest.skip("transformers is not installed")
+    BERT[:] = [tiny_bert(tmp_path_factory.mktemp("bert"))]
+
+
 def tiny(backbone: Any) -> dict[str, Any]:
-    """A table of a backbone, with a tiny network of the same kind in it."""
+    """A table of a backbone or a text encoder, with a tiny network of the same kind in it."""
     table = dict(backbone)
-    if table["name"] == "open_clip":
+    if table["name"] == "pair":
+        table |= {side: tiny(table[side]) for side in ("image", "text")}
+        table |= {"width": 16, "heads": 2} if table["width"] else {}
+    elif table["name"] == "sentence":
+        table |= {"model": str(BERT[0]), "max_tokens": 16}
+    elif table["name"] in ("open_clip", "clip"):
         kind = next(kind for kind in TINY_CLIP if kind.lower() in table["model"].lower())
         table |= {"model": f"tiny-{kind}", "weights": False}
     elif table["name"] == "timm":
@@ -113,7 +133,7 @@ def tiny(backbone: Any) -> dict[str, Any]:
 
 def short(phase: dict[str, Any]) -> dict[str, Any]:
     """A phase of two steps; tiny networks have fewer groups of layers."""
-    few = {"train": 2} if isinstance(phase.get("train"), int) else {}
+    few = {"train": 2} if isinstance(phase.get("train"), int | list) else {}
     return {**phase, "epochs": 1, "steps": 2, **few}
 
 
@@ -122,6 +142,10 @@ def smaller(recipe: dict[str, Any]) -> dict[str, Any]:
     found = dict(recipe)
     if "backbone" in found:
         found["backbone"] = tiny(found["backbone"])
+    if found["name"] == "boost":
+        found |= {"rounds": 5, "choices": True, "choice_rounds": 2}  # the rendered table has attributes too
+        if found["text"]["name"] == "sentence":
+            found["text"] = tiny(found["text"])
     if "heads" in found:
         sizes = {"attention": {"spatial": 64, "hidden": 32}, "squeeze_excitation": {"hidden": 32}}
         found["heads"] = found["heads"] | sizes.get(found["heads"]["name"], {})
@@ -131,6 +155,11 @@ def smaller(recipe: dict[str, Any]) -> dict[str, Any]:
         found["phases"] = [{"epochs": 1, "steps": 2}]
     if "optimiser" in found and found["optimiser"].get("milestones"):
         found["optimiser"] = {**found["optimiser"], "milestones": [1]}
+    if "number_heads" in found:
+        found["number_heads"] = found["number_heads"] | {"hidden": [8, 8]}
+    for part in ("choices", "numbers"):
+        if isinstance(found.get(part), dict):
+            found[part] = smaller(found[part])
     if "members" in found:
         found["members"] = [smaller(member) for member in found["members"]]
     return found
@@ -179,6 +208,12 @@ def test_the_questions_to_a_model_run_from_table_to_score(
     run_whole(options.model_copy(update={"recipe": recipe}), few, machine, tmp_path)
 
 
+def learns_numbers(recipe: Any) -> bool:
+    """Whether a recipe's table learns Numbers."""
+    alone = recipe.get("numbers") == "learn" or recipe["name"] in ("parts", "boost")
+    return alone or any(learns_numbers(member) for member in recipe.get("members", ()))
+
+
 def run_whole(options: RunOptions, demo: Path, machine: Machine, tmp_path: Path) -> None:
     """Fit, save, load, predict and evaluate."""
     bundle, catalog = fit_run(options, machine=machine)
@@ -192,6 +227,10 @@ def run_whole(options: RunOptions, demo: Path, machine: Machine, tmp_path: Path)
         test = Catalog.read(options.data.catalog, images=demo, schema=loaded.schema).select(range(40))
     found = loaded.predict(test, machine)
     before = bundle.predict(test, machine)
+    for first, second in zip(before.amounts, found.amounts, strict=True):
+        assert np.array_equal(first.quantiles, second.quantiles), "other numbers after loading"
+        assert len(first.rows) == len(test)
+    assert bool(found.amounts) == learns_numbers(options.recipe)
     for one, two in zip(before.blocks, found.blocks, strict=True):
         assert one.category == two.category
         assert abs(one.probs - two.probs).max(initial=0) < 1e-6, "other answers after loading"

@@ -18,9 +18,9 @@ LAYERS = {
     "drawings.stages",
     1: "taxonomy tables roles layouts locate cells splits catalog amounts answers packed predictions findings config "
     "tomltext spaces manifest",
-    2: "plaintext simplex_search metrics align report changes changes.change changes.renames changes.diff "
+    2: "plaintext simplex_search metrics align report comparison changes changes.change changes.renames changes.diff "
     "changes.relayout changes.affected changes.recode "
-    "data data.images data.headers data.colour data.store data.facts data.group data.clean data.alike data.small "
+    "data data.images data.headers data.colour data.store data.facts data.group data.clean data.outliers data.alike data.small "
     "data.background data.units data.quantities data.prices_in_text data.brands data.text data.unit_prices "
     "data.pixels data.terms data.addresses data.messages data.wire data.stores data.turns data.ledger "
     "data.wanted data.fetching data.download",
@@ -29,11 +29,12 @@ LAYERS = {
     "models.attention_heads models.squeeze_excitation models.shared_heads models.network models.batchnorm "
     "models.lora models.timm_tower models.transformers_tower "
     "models.text_encoders models.text_towers models.tfidf models.sentence_tower models.clip_text_tower "
-    "models.distil models.mmd data.augment data.mixing data.warp data.batches "
+    "models.pair models.pair_tower models.number_heads models.number_losses "
+    "models.distil models.mmd data.augment data.mixing data.warp data.beside data.batches "
     "models.torchvision_repair models.chat models.vision_language models.vision_tuning shelves rendering "
     "trust trust.evidence trust.calibrate trust.decide trust.promise trust.costs trust.audit trust.suspects "
     "trust.noise trust.learnt trust.ranges trust.worth trust.points trust.amount_rule trust.mispriced "
-    "trust.claims trust.lexicon trust.sequences trust.wording",
+    "trust.claims trust.lexicon trust.sequences trust.wording trust.spelt",
     4: "train train.memory train.optim train.anatomy train.best train.gradients train.checkpoint train.events "
     "train.place train.course train.run train.loop train.track",
     5: "crossfit recipes.simplex recipes.sides recipes.blend recipes.stacking recipes.gate recipes.held "
@@ -41,20 +42,24 @@ LAYERS = {
     "recipes.vqa recipes.vqa_predictor recipes.vqa_remote recipes.vqa_local recipes.questions recipes.replies "
     "recipes.spread recipes.recall recipes.conversations "
     "recipes recipes.features recipes.routing recipes.votes recipes.weights recipes.probe "
+    "recipes.probe_predictor recipes.experts recipes.space recipes.texts recipes.value_names "
     "recipes.neighbours recipes.remapped recipes.index recipes.oddness recipes.treatments recipes.treated "
     "recipes.finetune recipes.training recipes.training_run recipes.tuned recipes.tuned_network recipes.head_start "
+    "recipes.words recipes.looking recipes.products recipes.scoring "
+    "recipes.boost recipes.boost_files recipes.boost_choices recipes.number_model recipes.estimates recipes.siblings "
+    "recipes.trees recipes.views "
     "recipes.teacher recipes.parts recipes.number_blend",
     6: "evaluate evaluate_amounts describe",
     7: "bundle card pages pages.parts pages.svg pages.curves pages.charts pages.certainty pages.scores "
-    "pages.prices pages.stock pages.gallery pages.differences pages.run",
+    "pages.numbers pages.number_charts pages.prices pages.stock pages.gallery pages.differences pages.run",
     8: "fit expect advice start migrate auditing blending trials search",
-    9: "demo toys testing head_contract text_contract",
+    9: "demo toys testing head_contract text_contract number_loss_contract",
     10: "cli cli.options cli.learn cli.answer cli.inspect cli.audit cli.search cli.taxonomy cli.vqa "
     "cli.blend cli.download cli.__main__",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 #: Two branches of layer 2 that know nothing of each other.
-SCORES = ("metrics", "align", "report")
+SCORES = ("metrics", "align", "report", "comparison")
 HEAVY = (
     "torch",
     "torchvision",

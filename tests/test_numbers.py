@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import shelfwise as sw
+from conftest import Shell
 from number_samples import ByCategory, priced_table
 from shelfwise.amounts import LEVELS, MEDIAN, Amounts, amounts_of, ascending, middle
 from shelfwise.answers import STATES
@@ -438,3 +439,31 @@ def test_columns_can_be_declared_numbers():
     catalog = Catalog.read(frame, columns=Columns(number=("weight",)))
     assert catalog.taxonomy.number_names == ("weight", "price")
     assert catalog.taxonomy.number("weight").transform == "log1p"
+
+
+def test_a_table_of_the_price_challenge(shell: Shell, tmp_path: Path):
+    """One text, an address, a price: fit, and predict a table without prices or photos."""
+    rng = np.random.default_rng(0)
+    lines = ["sample_id,catalog_content,image_link,price"]
+    for at in range(150):
+        name, base = (("Green Tea", 4.0), ("Olive Oil", 9.0), ("Oat Bars", 6.0))[at % 3]
+        count = int(rng.choice([1, 2, 6]))
+        text = f"Item Name: Alder {name}, 8 Ounce (Pack of {count})\nValue: {8 * count}\nUnit: Ounce\n"
+        price = base * count**0.9 * np.exp(rng.normal(0, 0.15))
+        lines.append(f'{500 - at},"{text}",https://example.com/{at}.jpg,{price:.2f}')
+    table, test = tmp_path / "train.csv", tmp_path / "test.csv"
+    table.write_text("\n".join(lines))
+    pl.read_csv(table, infer_schema=False).drop("price").tail(40).write_csv(test)
+    quick = ("recipe.name=boost", "recipe.rounds=20", "data.evidence=2", "--jobs", "1", "--engine", "torch")
+    ran = shell("fit", table, *quick, "-o", tmp_path / "P", "--cache", tmp_path / "cache")
+    assert ran.code == 0, ran.err
+    assert "smape" in ran.out
+    out = tmp_path / "out.csv"
+    ran = shell("predict", tmp_path / "P", test, "-o", out, "--jobs", "1", "--cache", tmp_path / "cache")
+    assert ran.code == 0, ran.err
+    found = pl.read_csv(out)
+    assert found.columns == ["sample_id", "price"]
+    assert found["sample_id"].to_list() == [500 - at for at in range(110, 150)]
+    assert (found["price"] > 0).all()
+    right = pl.read_csv(table)["price"].tail(40)
+    assert float((2 * (found["price"] - right).abs() / (found["price"] + right)).mean()) < 0.35  # type: ignore[arg-type]

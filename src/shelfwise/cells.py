@@ -39,7 +39,8 @@ def clean_cells(frame: pl.DataFrame, roles: Roles, missing: Sequence[str]) -> pl
         column = pl.col(name)
         return pl.when(column.str.strip_chars().str.to_lowercase().is_in(tokens)).then(None).otherwise(column)
 
-    category = blank(roles.category) if roles.category else pl.lit(ONE_CATEGORY)
+    # Not a literal: of a table with no other column to read, that would be one row.
+    category = blank(roles.category) if roles.category else pl.repeat(ONE_CATEGORY, pl.len(), dtype=pl.String)
     return frame.select(
         category.alias(CATEGORY) if frame.height else pl.lit(None, pl.String).alias(CATEGORY).head(0),
         *(blank(name).alias(name) for name in roles.choices),

@@ -224,7 +224,8 @@ def _part(answers: AmountAnswers, catalog: Catalog, groups: npt.ArrayLike | None
     places: list[tuple[tuple[str, str | None, str | None], Ints]] = []
     places.append((("overall", None, None), np.arange(len(rows))))
     code_m = catalog.category[rows]
-    for code in np.unique(code_m[code_m >= 0]).tolist():
+    codes = np.unique(code_m[code_m >= 0]).tolist()
+    for code in codes if len(catalog.taxonomy.categories) > 1 else ():
         places.append((("category", catalog.taxonomy.categories[code], None), np.flatnonzero(code_m == code)))
     places += [(("band", None, label), at) for label, at in _bands(truth_m, bands)]
     group_m = np.unique(given_N[rows], return_inverse=True)[1].astype(np.int64)

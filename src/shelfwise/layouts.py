@@ -121,7 +121,10 @@ def _amount_columns(item: AmountAnswers, n: int, explain: bool) -> dict[str, Any
         data[f"{item.name}.state"] = pl.Series(states, dtype=pl.String)
         if item.unit:
             prices, units = np.full(n, np.nan), np.full(n, None, dtype=object)
-            prices[item.rows], units[item.rows] = item.unit_price, [unit or None for unit in item.unit]
+            prices[item.rows], units[item.rows] = (
+                rounded(item.unit_price),
+                [unit or None for unit in item.unit],
+            )
             data[f"{item.name}.unit_price"] = pl.Series(prices).fill_nan(None)
             data[f"{item.name}.unit"] = pl.Series(units.tolist(), dtype=pl.String)
     return data

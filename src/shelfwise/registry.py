@@ -47,6 +47,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
         "shelfwise.recipes.finetune",
         "shelfwise.recipes.ensemble",
         "shelfwise.recipes.parts",
+        "shelfwise.recipes.boost",
     ),
 }
 

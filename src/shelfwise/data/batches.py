@@ -5,14 +5,15 @@ function of the seed, the epoch and the product's id: neither the order of the t
 processes changes what a product looks like or when it comes. A thread fetches the next batch's pictures while the
 present one is learnt from.
 
-Legend: N products, B of one batch, A attributes (the most of any category), H height, W width, U unlabelled ones.
+Legend: N products, B of one batch, A attributes (the most of any category), K Numbers, H height, W width, U
+unlabelled ones.
 """
 
 import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from shelfwise.data.augment import Augment, scramble
+from shelfwise.data.beside import Beside, Tokens, Vectors
 from shelfwise.data.mixing import Mixed, Mixing
 from shelfwise.taxonomy import Taxonomy
 
@@ -49,6 +51,9 @@ class Products:
         category: int64 [N], category codes; all -1 for unlabelled products.
         labels: int64 [N, A], value codes; -1 where nothing is stated.
         weights: float64 [N], how often each is drawn, in proportion; ``None`` for each once an epoch.
+        numbers: float32 [N, K], standardised; NaN where nothing is stated. ``None`` where no Number is learnt.
+        texts: what they say; ``None`` where texts are not read.
+        shown: bool [N], whether there is a picture; ``None`` for all. Where texts are not read, all must have one.
     """
 
     ids: tuple[str, ...]
@@ -57,6 +62,23 @@ class Products:
     category: Ints
     labels: Ints
     weights: NDArray[np.float64] | None = None
+    numbers: NDArray[np.float32] | None = None
+    texts: Tokens | Vectors | None = None
+    shown: NDArray[np.bool_] | None = None
+
+    def take(self, at_B: Ints) -> tuple[torch.Tensor, Beside | None]:
+        """Return the pictures of some products, and what comes beside them where texts are read.
+
+        What stands in the place of a picture that is not there is not to be looked at.
+        """
+        there_B = np.ones(len(at_B), np.bool_) if self.shown is None else self.shown[at_B]
+        images_BHWC = self.pixels.take(self.rows[at_B[there_B]])
+        beside = None if self.texts is None else self.texts.take(at_B)
+        if there_B.all() or beside is None:
+            return torch.from_numpy(images_BHWC), beside
+        every_BHWC = np.zeros((len(at_B), *images_BHWC.shape[1:]), np.uint8)
+        every_BHWC[there_B] = images_BHWC
+        return torch.from_numpy(every_BHWC), replace(beside, shown_B=torch.from_numpy(there_B))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -81,6 +103,8 @@ class Batch:
         rows_B: long, positions among the products learnt from.
         mixed: with which others the pictures were mixed.
         unlabelled_UHWC: pictures without labels.
+        numbers_BK: float, standardised; NaN where nothing is stated, or another picture was mixed in.
+        beside: the texts, and which pictures are there, for a network that reads.
     """
 
     ids: tuple[str, ...]
@@ -90,17 +114,18 @@ class Batch:
     rows_B: torch.Tensor
     mixed: Mixed | None = None
     unlabelled_UHWC: torch.Tensor | None = None
+    numbers_BK: torch.Tensor | None = None
+    beside: Beside | None = None
 
     def to(self, device: str | torch.device, non_blocking: bool = True) -> "Batch":
         """Return the batch on a device."""
         if torch.device(device).type == "cpu":
             return self
 
-        tensors = ("images_BHWC", "category_B", "labels_BA", "rows_B", "unlabelled_UHWC")
         moved: dict[str, Any] = {
-            name: value.to(device, non_blocking=non_blocking)
-            for name in tensors
-            if (value := getattr(self, name)) is not None
+            each.name: value.to(device, non_blocking=non_blocking)
+            for each in fields(self)
+            if isinstance(value := getattr(self, each.name), torch.Tensor | Beside)
         }
         return replace(self, mixed=None if self.mixed is None else self.mixed.to(device), **moved)
 
@@ -230,13 +255,13 @@ class Epoch:
     def _fetch(self, at_B: Ints, copy_B: Ints, step: int) -> "_Fetched":
         """Take the pictures of a batch out of their store."""
         products, extra = self.of.products, self.of.unlabelled
-        images = torch.from_numpy(products.pixels.take(products.rows[at_B]))
+        images, beside = products.take(at_B)
         unlabelled, extra_U = None, np.zeros(0, np.int64)
         if extra is not None and len(extra):
             first = step * self.of.batch + self.of.process
             extra_U = self._unlabelled[(first + self.of.processes * np.arange(len(at_B))) % len(extra)]
             unlabelled = torch.from_numpy(extra.pixels.take(extra.rows[extra_U]))
-        return _Fetched(step, at_B, copy_B, images, extra_U, unlabelled)
+        return _Fetched(step, at_B, copy_B, images, beside, extra_U, unlabelled)
 
     def _finish(self, fetched: "_Fetched") -> Batch:
         """Change the pictures, mask labels that can no longer be seen, and mix."""
@@ -261,7 +286,11 @@ class Epoch:
             done = (self.number + fetched.step / len(given)) / given.epochs
             images, mixed = given.mixing.apply(images, category_B, labels_BA, seed=seed, progress=done)
         ids = tuple(products.ids[at] for at in at_B.tolist())
-        return Batch(ids, images, category_B, labels_BA, torch.from_numpy(at_B), mixed, extra)
+        numbers_BK = None if products.numbers is None else torch.from_numpy(products.numbers[at_B])
+        if numbers_BK is not None and mixed is not None:
+            numbers_BK = numbers_BK.masked_fill((mixed.share_B < 1)[:, None], float("nan"))
+        rows_B = torch.from_numpy(at_B)
+        return Batch(ids, images, category_B, labels_BA, rows_B, mixed, extra, numbers_BK, fetched.beside)
 
     def _seeds(self, keys_B: Keys, copy_B: Ints) -> torch.Tensor:
         drawn = _mixed(keys_B, self.of.seed, self.number, PICTURE, copy_B)
@@ -276,6 +305,7 @@ class _Fetched:
     at_B: Ints
     copy_B: Ints
     images: torch.Tensor
+    beside: Beside | None
     extra_U: Ints
     unlabelled: torch.Tensor | None
 

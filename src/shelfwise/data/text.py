@@ -58,6 +58,9 @@ class TextOptions(Options):
     flags: dict[str, str] = Field(default_factory=dict)
     mask_prices: bool = True
 
+    def __hash__(self) -> int:
+        return hash((tuple(sorted(self.flags.items())), self.mask_prices))
+
     @field_validator("flags")
     @classmethod
     def _compiles(cls, flags: dict[str, str]) -> dict[str, str]:

@@ -125,6 +125,11 @@ class Sums:
         """Return the sums with a penalty on the batch, of the size of a mean loss, added to the mean loss."""
         return Sums(self.loss + penalty * self.labels, self.labels, self.pair_loss, self.pair_labels)
 
+    def beside(self, other: "Sums") -> "Sums":
+        """Return the sums with those of other cells, whose pairs come after these."""
+        pairs = torch.cat([self.pair_loss, other.pair_loss]), torch.cat([self.pair_labels, other.pair_labels])
+        return Sums(self.loss + other.loss, self.labels + other.labels, *pairs)
+
 
 class CategoryObjective(nn.Module):
     """The objective of one category's packed logits.

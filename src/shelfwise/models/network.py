@@ -106,9 +106,14 @@ def checkpoint_activations(network: Network, enabled: bool = True) -> None:
     """Keep only each block's input in training and compute the rest again going backward: slower, less memory.
 
     Raises:
-        UsageError: the tower's network does not offer it.
+        UsageError: the tower's network does not offer it; of two towers, one of them.
     """
-    for part in network.tower.modules():
+    for tower in getattr(network.tower, "towers", (network.tower,)):
+        _checkpoint_one(tower, enabled)
+
+
+def _checkpoint_one(tower: nn.Module, enabled: bool) -> None:
+    for part in tower.modules():
         do = "enable" if enabled else "disable"
         own: Any = getattr(part, "set_grad_checkpointing", None)
         # transformers changed the name in version 5.

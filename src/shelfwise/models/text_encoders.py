@@ -178,6 +178,11 @@ class Tokenizer:
         with self.turn:
             return [row or [self.pad] for row in self.split(list(texts))]
 
+    def fingerprint(self) -> str:
+        """Return a SHA-256 over what it makes of a few texts: another tokenizer has another one."""
+        told = [self.rows(readable(PROBES)), self.pad, self.longest, self.fixed]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
     def filled(
         self, rows: Sequence[Sequence[int]], *, step: int = 1
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -67,13 +67,33 @@ class Tower(nn.Module):
             map_BChw = (map_BChw + last_map(self.net, x_BCHW.flip(3)).flip(3)) / 2
         return map_BChw.float()
 
+    def vector_and_map(self, images_BHWC: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what ``forward`` and ``feature_map`` return, in one pass where the network allows it.
+
+        Raises:
+            UsageError: the network has no map.
+        """
+        net: Any = self.net
+        staged = self.levels == "all" or (hasattr(net, "forward_features") and hasattr(net, "forward_head"))
+        if self.flip or not staged:
+            return self(images_BHWC), self.feature_map(images_BHWC)
+        x_BCHW = self._normalised(images_BHWC)
+        if self.levels == "all":
+            features_BD, final = self._staged(x_BCHW)
+        else:
+            final = net.forward_features(x_BCHW)
+            features_BD = _tensor(net.forward_head(final))
+        return features_BD.float(), _as_map(net, final, x_BCHW).float()
+
     def _normalised(self, images_BHWC: Tensor) -> Tensor:
         normalised_BCHW: Tensor = (images_BHWC.permute(0, 3, 1, 2).float() - self.shift) / self.scale
         return normalised_BCHW
 
     def _features(self, x_BCHW: Tensor) -> Tensor:
-        if self.levels == "last":
-            return _tensor(self.net(x_BCHW))
+        return _tensor(self.net(x_BCHW)) if self.levels == "last" else self._staged(x_BCHW)[0]
+
+    def _staged(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the averages of all stages before the features, and the last map."""
         net: Any = self.net
         if all(hasattr(net, part) for part in ("conv_stem", "bn1", "blocks", "conv_head", "bn2")):
             # The EfficientNet family: timm counts five stages by resolution, the network has seven.
@@ -87,7 +107,8 @@ class Tower(nn.Module):
             if stages[-1] is final_BCHW:
                 stages = stages[:-1]
         pooled = [stage_BCHW.mean((2, 3)) for stage_BCHW in stages]
-        return torch.cat([*pooled, _tensor(net.forward_head(final_BCHW, pre_logits=True))], dim=1)
+        head_BD = _tensor(net.forward_head(final_BCHW, pre_logits=True))
+        return torch.cat([*pooled, head_BD], dim=1), final_BCHW
 
 
 def last_map(net: Any, x_BCHW: Tensor) -> Tensor:
@@ -101,14 +122,19 @@ def last_map(net: Any, x_BCHW: Tensor) -> Tensor:
         found = net.feature_map(x_BCHW)
     elif hasattr(net, "forward_features"):
         found = net.forward_features(x_BCHW)
-        if isinstance(found, Tensor) and found.ndim == 4 and getattr(net, "output_fmt", "NCHW") == "NHWC":
-            found = found.permute(0, 3, 1, 2)
     elif hasattr(net, "forward_intermediates"):
         normal = hasattr(net, "ln_post") and getattr(net, "attn_pool", None) is None
         options = {"normalize_intermediates": normal, "intermediates_only": True}
         found = net.forward_intermediates(x_BCHW, indices=1, **options)["image_intermediates"][-1]
     else:
         found = None
+    return _as_map(net, found, x_BCHW)
+
+
+def _as_map(net: Any, found: Any, x_BCHW: Tensor) -> Tensor:
+    """Return what a network gives before it pools as [B, C, h, w]."""
+    if isinstance(found, Tensor) and found.ndim == 4 and getattr(net, "output_fmt", "NCHW") == "NHWC":
+        found = found.permute(0, 3, 1, 2)
     if isinstance(found, Tensor) and found.ndim == 3:
         found = token_grid(
             found, int(getattr(net, "num_prefix_tokens", 0)), x_BCHW.shape[2] / x_BCHW.shape[3]
@@ -190,9 +216,13 @@ def family(module: nn.Module) -> str:
 def layer_groups(tower: nn.Module) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Return the parameter names in groups from the stem to the last layer; each is in one group.
 
+    A network of several towers says them itself, with ``parts_in_order``.
     A timm network says itself which parameters belong together (``group_matcher``); in others a group is
     a numbered block, what comes before the first one is ``stem``, and what comes after joins the last.
     """
+    own = getattr(tower, "parts_in_order", None)
+    if own is not None:
+        return own()  # type: ignore[no-any-return]
     names = [name for name, _ in tower.named_parameters()]
     depth = _timm_depth(tower)
     if depth is None:

@@ -1,4 +1,4 @@
-"""Fine-tune: backbone and heads trained together, in phases; may learn from a teacher's Predictions.
+"""Fine-tune: backbone and heads trained together, in phases, on pictures, or on pictures and texts.
 
 These are the options and nothing more: how a network learns from them is in ``training``, how it answers in
 ``tuned``.
@@ -8,13 +8,17 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from shelfwise.catalog import Catalog
-from shelfwise.config import BackboneSpec, HeadsSpec, LossSpec, Options
+from shelfwise.config import BackboneSpec, HeadsSpec, LossSpec, NumberLossSpec, Options
 from shelfwise.data.augment import Augment, Mixing
 from shelfwise.data.pixels import MOST_BYTES, Mode
+from shelfwise.data.text import TextOptions
+from shelfwise.errors import UsageError
 from shelfwise.models.mmd import MMD
+from shelfwise.models.number_heads import NumberOptions
+from shelfwise.models.pair import pair_specs
 from shelfwise.predictions import Machine, Predictor
 from shelfwise.registry import REGISTRIES, register
 from shelfwise.taxonomy import Taxonomy
@@ -51,11 +55,19 @@ class Lora(Options):
 
 @register.recipe("finetune")
 class FineTune(Options):
-    """A backbone and its heads, trained on the pictures.
+    """A backbone and its heads, trained on the pictures; with the backbone ``pair`` on the texts as well.
 
     Attributes:
         backbone: what is tuned; the size it is tuned and answers at is its own option.
         heads: on its features.
+        numbers: ``learn`` Numbers such as a price, ``leave`` them to another recipe, or ``auto``: learn them where the
+            backbone reads texts, or where there is nothing else to learn. Numbers are learnt from picture and text
+            together; a product that lacks one is answered by the other, one that lacks both by its category.
+        number_heads: how features become numbers.
+        number_loss: per stated number.
+        number_weight: how many labelled cells a stated number counts as.
+        choice_inputs: what Choice attributes are read off: ``image``, or ``image`` and ``text``.
+        text: how listing texts are read; the quantity comes first, then name, brand, bullets and description.
         start: of the heads: ``probe``, the optimum on the features before they are tuned (linear heads on standardised
             features only); ``random``; or ``auto``, the first where it can be.
         start_l2: strength of the penalty of that optimum.
@@ -102,6 +114,14 @@ class FineTune(Options):
     heads: HeadsSpec = Field(
         default_factory=lambda: REGISTRIES["heads"].spec("linear"), validate_default=True
     )
+    numbers: Literal["auto", "learn", "leave"] = "auto"
+    number_heads: NumberOptions = NumberOptions()
+    number_loss: NumberLossSpec = Field(
+        default_factory=lambda: REGISTRIES["number_loss"].spec("laplace"), validate_default=True
+    )
+    number_weight: float = Field(default=1.0, gt=0)
+    choice_inputs: tuple[Literal["image", "text"], ...] = ("image",)
+    text: TextOptions = TextOptions()
     start: Literal["auto", "probe", "random"] = "auto"
     start_l2: float = Field(default=0.3, gt=0)
     standardise: bool = True
@@ -140,10 +160,37 @@ class FineTune(Options):
     pixel_bytes: int = Field(default=MOST_BYTES, ge=0)
     save_minutes: float = Field(default=5.0, ge=0)
 
+    @model_validator(mode="after")
+    def _fits(self) -> "FineTune":
+        if self.choice_inputs not in (("image",), ("image", "text")):
+            raise ValueError("choice_inputs is ['image'] or ['image', 'text']")
+        if not self.reads:
+            if "text" in self.choice_inputs:
+                raise ValueError("choice_inputs: only the backbone 'pair' reads texts")
+            return self
+        try:
+            pair_specs(self.backbone.table())
+        except UsageError as error:
+            raise ValueError(f"backbone: {error}") from error
+        if self.mmd.weight or self.lora.rank:
+            raise ValueError("mmd and lora are for a backbone that looks at pictures alone, not for 'pair'")
+        return self
+
     @property
     def name(self) -> str:
         """The registered name."""
         return "finetune"
+
+    @property
+    def reads(self) -> bool:
+        """Whether texts are read."""
+        return self.backbone.name == "pair"
+
+    def learns_numbers(self, taxonomy: Taxonomy) -> bool:
+        """Whether the Numbers of a taxonomy are learnt."""
+        nothing_else = not any(taxonomy.choices(name) for name in taxonomy.categories)
+        wanted = self.numbers == "learn" or (self.numbers == "auto" and (self.reads or nothing_else))
+        return wanted and bool(taxonomy.number_names)
 
     def __hash__(self) -> int:
         """Return the same for equal recipes; tables among the options have no hash of their own."""

@@ -56,7 +56,7 @@ def start_heads(tuned: "Tuned", train: Catalog, machine: Machine, *, l2: float, 
         )
     vectors_ND, errors = tuned.vectors(train, machine)
     kept = np.setdiff1d(np.arange(len(train)), list(errors))
-    vectors_ND = vectors_ND[kept].astype(np.float32)
+    vectors_ND = tuned.views(vectors_ND[kept])[0][0].astype(np.float32)
     with one_thread(), torch.no_grad():
         mean_D = vectors_ND.mean(axis=0, dtype=np.float64)
         variance_D = vectors_ND.var(axis=0, dtype=np.float64)

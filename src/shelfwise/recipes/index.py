@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 
 from shelfwise.catalog import Catalog
 from shelfwise.errors import BundleError, PredictionError, UsageError
+from shelfwise.models.pair import image_of
 from shelfwise.predictions import Familiarity, Machine
 from shelfwise.recipes.features import check_features, features
 from shelfwise.recipes.oddness import (
@@ -326,7 +327,7 @@ def learn_index(catalog: Catalog, backbone: Spec, groups: Ints, machine: Machine
 
     Args:
         catalog: the products learnt from.
-        backbone: what computes their vectors.
+        backbone: what computes their vectors; of a pair the tower that looks at pictures.
         groups: int64 [N], near-duplicate group of each product.
         machine: where and how.
 
@@ -337,6 +338,7 @@ def learn_index(catalog: Catalog, backbone: Spec, groups: Ints, machine: Machine
 
     if len(groups) != len(catalog):
         raise UsageError(f"{len(catalog)} products, but {len(groups)} group numbers")
+    backbone = image_of(backbone)
     found = features(catalog, backbone, machine)
     usable_N = (catalog.category >= 0) & np.isfinite(found.vectors).all(axis=1)
     rows = sorted(np.flatnonzero(usable_N).tolist(), key=lambda i: (catalog.ids[i], i))

@@ -15,9 +15,10 @@ from shelfwise.catalog import Catalog
 from shelfwise.data.group import near_duplicates
 from shelfwise.errors import CatalogError, UsageError
 from shelfwise.files import cache_directory
+from shelfwise.models.number_heads import prior_quantiles
 from shelfwise.models.towers import one_thread
 from shelfwise.predictions import Machine
-from shelfwise.recipes.probe import learn_discriminant, learn_space
+from shelfwise.recipes.space import learn_discriminant, learn_space
 from shelfwise.recipes.training_run import Run, Shared
 from shelfwise.recipes.tuned import ALL, Guess, Tuned, TunedPredictor, part_of
 from shelfwise.taxonomy import Taxonomy
@@ -49,7 +50,8 @@ def learn(
     if recipe.mmd.weight and recipe.unlabelled is None:
         raise UsageError("mmd needs the features of products without labels: name their table in unlabelled")
     taught = _teacher(recipe, train, machine)
-    train, valid = labelled(train, taught), None if valid is None else labelled(valid)
+    numbers = taxonomy.number_names if recipe.learns_numbers(taxonomy) else ()
+    train, valid = labelled(train, taught, numbers), None if valid is None else labelled(valid, {}, numbers)
     if not len(train):
         raise CatalogError(
             f"{train.source}: no product states a category and a value of one of its attributes"
@@ -68,25 +70,34 @@ def learn(
         learnt += run.learnt
         epochs.append(run.epochs)
     guess = _guess(train.select(_some_rows(train)), nets, machine)
-    return TunedPredictor(recipe, taxonomy, nets, guess, tuple(dict.fromkeys(learnt)), joined(epochs))
+    priors = _priors(train, numbers)
+    return TunedPredictor(recipe, taxonomy, nets, guess, tuple(dict.fromkeys(learnt)), joined(epochs), priors)
 
 
-def labelled(catalog: Catalog, taught: Mapping[str, tuple[str, Floats]] | None = None) -> Catalog:
+def labelled(
+    catalog: Catalog, taught: Mapping[str, tuple[str, Floats]] | None = None, numbers: Sequence[str] = ()
+) -> Catalog:
     """Return the rows with a category and something to learn of it, in the order of their ids.
 
     Args:
         catalog: the products.
         taught: by id, the category that a teacher speaks of: a label can be missing where it does.
+        numbers: the names of the Numbers that are learnt; one that is stated is something to learn.
     """
     usable_N = np.zeros(len(catalog), np.bool_)
+    for name in numbers:
+        usable_N |= np.isfinite(catalog.numbers(name)) & (catalog.category >= 0)
     said = taught or {}
     for category in catalog.present:
         rows, labels_nA = catalog.rows(category), catalog.labels(category)
         spoken = [said.get(catalog.ids[row], ("",))[0] == category for row in rows.tolist()]
-        usable_N[rows] = (labels_nA >= 0).any(axis=1) | np.array(spoken, np.bool_)
+        usable_N[rows] |= (labels_nA >= 0).any(axis=1) | np.array(spoken, np.bool_)
+
+    columns = [catalog.numbers(name) for name in numbers]
 
     def key(row: int) -> tuple[str, str, bytes]:
-        return catalog.ids[row], str(catalog.images[row]), catalog.codes[row].tobytes()
+        stated = b"".join(column_N[row].tobytes() for column_N in columns)
+        return catalog.ids[row], str(catalog.images[row]), catalog.codes[row].tobytes() + stated
 
     return catalog.select(np.array(sorted(np.flatnonzero(usable_N).tolist(), key=key), dtype=np.int64))
 
@@ -139,18 +150,30 @@ def _guess(train: Catalog, nets: Mapping[str, Tuned], machine: Machine) -> Guess
     """Learn to tell the categories apart on tuned features."""
     count = len(train.taxonomy.categories)
     name = max(nets, key=lambda net: (sum(int(v.sum()) for v in nets[net].counts.values()), net))
-    present = np.unique(train.category)
-    if len(present) == 1:
+    kept, vectors_ND = np.arange(len(train)), np.zeros((0, 0), np.float32)
+    if len(np.unique(train.category)) > 1:
+        vectors_ND, errors = nets[name].vectors(train, machine)
+        kept = np.setdiff1d(kept, list(errors))
+    if len(np.unique(train.category[kept])) < 2:
         bias_C = np.full(count, -np.inf, np.float32)
-        bias_C[present[0]] = 0
+        bias_C[np.bincount(train.category, minlength=count).argmax()] = 0
         return Guess(name, None, np.zeros((0, count), np.float32), bias_C)
-    vectors_ND, errors = nets[name].vectors(train, machine)
-    kept = np.setdiff1d(np.arange(len(train)), list(errors))
     pooled_ND = nets[name].pooled(vectors_ND[kept])
     with one_thread():
         space = learn_space(pooled_ND, GUESS_COMPONENTS)
         reduced_Nr = space.apply(pooled_ND, np.float32)
         return Guess(name, space, *learn_discriminant(reduced_Nr, train.category[kept], count))
+
+
+def _priors(train: Catalog, numbers: Sequence[str]) -> Mapping[str, Floats]:
+    """What is said of each Number where neither picture nor text says anything: quantiles by category."""
+    return {
+        name: prior_quantiles(
+            train.taxonomy.number(name), train.numbers(name), train.category, len(train.taxonomy.categories)
+        )
+        for name in numbers
+        if np.isfinite(train.numbers(name)).any()
+    }
 
 
 def joined(several: Sequence[Sequence[Record]]) -> tuple[Record, ...]:

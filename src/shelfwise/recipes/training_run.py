@@ -20,27 +20,34 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from shelfwise import metrics
 from shelfwise.catalog import Catalog
 from shelfwise.data.batches import Batch, Batches, Products
+from shelfwise.data.beside import Tokens
 from shelfwise.data.pixels import Pixels, read_pixels
 from shelfwise.errors import CatalogError
 from shelfwise.files import cache_directory, replacing_directory
 from shelfwise.models.backbones import Backbone, Preprocess, build_backbone, version
 from shelfwise.models.distil import Teacher
 from shelfwise.models.engines import settle_device
-from shelfwise.models.losses import Objective, Sums, class_weights, value_counts
+from shelfwise.models.losses import Objective, Sums, value_counts
 from shelfwise.models.network import checkpoint_activations
+from shelfwise.models.number_losses import NumberObjective
+from shelfwise.models.pair import PairBackbone
+from shelfwise.models.pair_tower import PairTower
 from shelfwise.predictions import Machine
 from shelfwise.recipes.head_start import can_start, start_heads
+from shelfwise.recipes.looking import read_texts
+from shelfwise.recipes.products import products_of, shown_weights, usable_rows
+from shelfwise.recipes.scoring import Scoring
 from shelfwise.recipes.tuned import Tuned
 from shelfwise.recipes.tuned_network import TunedNetwork, assemble_network, head_parts
 from shelfwise.recipes.weights import read_arrays, write_arrays
+from shelfwise.recipes.words import Words
 from shelfwise.taxonomy import Taxonomy
 from shelfwise.train import checkpoint
-from shelfwise.train.anatomy import Anatomy, Pair
+from shelfwise.train.anatomy import Anatomy, trained
 from shelfwise.train.events import Event
 from shelfwise.train.loop import train as train_loop
 from shelfwise.train.place import process
@@ -55,8 +62,6 @@ Floats = npt.NDArray[np.float32]
 REVISION = 1
 #: Options that do not change what is learnt.
 HARMLESS = ("pixels", "pixel_bytes", "save_minutes", "test_flips")
-#: Pictures scored at once.
-SCORED = 64
 #: Between checkpoints at the ends of epochs: short ones are sooner repeated than saved.
 SAVE_MINUTES = 0.5
 CHECKPOINTS, FINISHED, EPOCHS = "checkpoints", "finished", "epochs.jsonl"
@@ -112,9 +117,12 @@ class Run:
     ) -> None:
         self.shared, self.recipe, self.name, self.taxonomy = shared, shared.recipe, name, taxonomy
         self.backbone = build_backbone(self.recipe.backbone)
+        self.numbers = taxonomy.number_names if self.recipe.learns_numbers(taxonomy) else ()
+        tokenizer = self.backbone.text.tokenizer if isinstance(self.backbone, PairBackbone) else None
+        self.words = None if tokenizer is None else Words(tokenizer, self.recipe.text)
         preprocess = training_preprocess(self.recipe, self.backbone)
         pixels = shared.pixels(train, preprocess)
-        readable = np.flatnonzero(pixels.readable)
+        readable = usable_rows(train, pixels, self.words, self.numbers)
         if not len(readable):
             raise CatalogError(f"{train.source}: no product that can be learnt from has a readable picture")
         self.learnt = list(pixels.notes)
@@ -127,13 +135,16 @@ class Run:
             )
         self.digests = [pixels.digests[row] for row in readable.tolist()]
         self.train = train.select(readable)
-        self.counts = {category: self._counts(category) for category in taxonomy.categories}
         self.products = self._products(self.train, pixels, readable)
+        seen = (
+            self.train if self.products.shown is None else self.train.select(self.products.shown.nonzero()[0])
+        )
+        self.counts = {category: value_counts(seen, category) for category in taxonomy.categories}
         self.valid: Products | None = None
         if valid is not None:
-            seen = shared.pixels(valid, self.backbone.preprocess)
-            rows = np.flatnonzero(seen.readable)
-            self.valid = self._products(valid.select(rows), seen, rows) if len(rows) else None
+            scored = shared.pixels(valid, self.backbone.preprocess)
+            rows = usable_rows(valid, scored, self.words, self.numbers)
+            self.valid = self._products(valid.select(rows), scored, rows) if len(rows) else None
         self.extra: Products | None = None
         if shared.unlabelled is not None:
             others = shared.pixels(shared.unlabelled, preprocess)
@@ -141,20 +152,8 @@ class Run:
             self.extra = self._products(shared.unlabelled.select(rows), others, rows)
             self.digests += [others.digests[row] for row in rows.tolist()]
 
-    def _counts(self, category: str) -> Ints:
-        return value_counts(self.train, category)
-
     def _products(self, catalog: Catalog, pixels: Pixels, rows: Ints) -> Products:
-        names = catalog.taxonomy.categories
-        codes = np.array([self.taxonomy.category_codes.get(name, -1) for name in names], np.int64)
-        category_N = np.where(catalog.category >= 0, codes[np.maximum(catalog.category, 0)], -1)
-        most = max(len(self.taxonomy.choices(name)) for name in self.taxonomy.categories)
-        labels_NA = np.full((len(catalog), most), -1, np.int64)
-        for name in catalog.present:
-            if name in self.taxonomy.entries:
-                labels_nA = catalog.labels(name)
-                labels_NA[catalog.rows(name), : labels_nA.shape[1]] = labels_nA
-        return Products(catalog.ids, pixels, rows, category_N, labels_NA)
+        return products_of(catalog, pixels, rows, self.taxonomy, self.words, self.numbers)
 
     @cached_property
     def folder(self) -> Path:
@@ -168,6 +167,10 @@ class Run:
             if products is not None:
                 digest.update("\x1f".join(products.ids).encode())
                 digest.update(products.category.tobytes() + products.labels.tobytes())
+                if products.numbers is not None:
+                    digest.update(products.numbers.tobytes())
+                if isinstance(products.texts, Tokens):
+                    digest.update(products.texts.ids.tobytes() + products.texts.mask.tobytes())
         for content in self.digests:
             digest.update(content or b"")
         for id_ in self.products.ids if shared.teacher else ():
@@ -190,8 +193,13 @@ class Run:
             if process()[0] == 0:
                 self._finish(network, finished)
         network.eval()
-        preprocess, family = self.backbone.preprocess, self.backbone.family
-        return Tuned(network, self.taxonomy, self.counts, preprocess, family, self.recipe.test_flips)
+        return self._tuned(network, self.recipe.test_flips)
+
+    def _tuned(self, network: TunedNetwork, flips: bool) -> Tuned:
+        backbone = self.backbone
+        return Tuned(
+            network, self.taxonomy, self.counts, backbone.preprocess, backbone.family, flips, self.words
+        )
 
     def _finish(self, network: TunedNetwork, finished: Path) -> None:
         """Keep the weights and what the epochs came to; the checkpoints have served."""
@@ -221,21 +229,26 @@ class Run:
             power=recipe.class_weight,
             logit_adjustment=recipe.logit_adjustment,
         ).to(device)
+        numbers = None
+        if self.numbers:
+            numbers = NumberObjective(self.taxonomy, recipe.number_loss, recipe.number_weight).to(device)
+        anatomy = self._anatomy(network, objective, numbers)
+        self._read(network, anatomy)
         found = checkpoint.load_last(self.folder / CHECKPOINTS)
         self.learnt += found.notes
         self.epochs = self._epochs_until(0 if found.state is None else found.state.step)
         events = train_loop(
             network,
-            self._step(network, objective),
+            self._step(network, objective, numbers),
             self._batches(device),
             recipe.phases,
             recipe.optimiser,
             seed=self.shared.seed,
             precision=recipe.precision,
             device=device,
-            validate=None if self.valid is None else self._validate,
+            validate=None if self.valid is None else Scoring(recipe, self.taxonomy, self.valid),
             resume=found.state,
-            anatomy=self._anatomy(network, objective),
+            anatomy=anatomy,
         )
         # Closed here, not some time later: closing puts weights and the state of all draws back into place.
         with closing(events), tracker(machine.track, self.folder, machine.progress) as track:
@@ -250,15 +263,25 @@ class Run:
 
             merge_lora(network)
 
+    def _read(self, network: TunedNetwork, anatomy: Anatomy) -> None:
+        """Read every text once, where no phase trains the tower that reads them."""
+        names = {name for phase in self.recipe.phases for name in trained(anatomy, phase)[0]}
+        tower = network.tower
+        if not isinstance(tower, PairTower) or any(name.startswith("tower.text.") for name in names):
+            return
+        for which, products in (("products", self.products), ("valid", self.valid)):
+            if products is not None and isinstance(products.texts, Tokens):
+                texts = read_texts(tower, products.texts, self.shared.machine)
+                setattr(self, which, replace(products, texts=texts))
+
     def _start(self, network: TunedNetwork) -> None:
         """Give the heads their start; a run that goes on needs the same one, to know that it is the same run."""
         recipe = self.recipe
-        if recipe.start == "random" or (recipe.start == "auto" and not can_start(network)):
+        choices = any(counts_V.any() for counts_V in self.counts.values())
+        if recipe.start == "random" or (recipe.start == "auto" and not (can_start(network) and choices)):
             return
         network.eval()
-        untuned = Tuned(
-            network, self.taxonomy, self.counts, self.backbone.preprocess, self.backbone.family, False
-        )
+        untuned = self._tuned(network, False)
         start_heads(
             untuned, self.train, self.shared.machine, l2=recipe.start_l2, class_weight=recipe.class_weight
         )
@@ -284,7 +307,8 @@ class Run:
     def _batches(self, device: str) -> Batches:
         recipe, products = self.recipe, self.products
         if recipe.sampler == "weighted":
-            products = replace(products, weights=self._weights())
+            weights_N = shown_weights(products, self.taxonomy, self.counts, recipe.sampler_power)
+            products = replace(products, weights=weights_N)
         number, count = process()
         mixes = bool(recipe.mixing.mixup or recipe.mixing.cutmix)
         return Batches(
@@ -302,20 +326,9 @@ class Run:
             finish_ahead=device != "cpu",
         )
 
-    def _weights(self) -> npt.NDArray[np.float64]:
-        """How often each product is shown: the mean weight of its labels, each attribute's mean being 1."""
-        sum_N, count_N = np.zeros((2, len(self.products)))
-        for code, category in enumerate(self.taxonomy.categories):
-            rows = np.flatnonzero(self.products.category == code)
-            for attribute, part in enumerate(self.taxonomy.slices(category)):
-                label_n = self.products.labels[rows, attribute]
-                stated = label_n >= 0
-                weight_K = class_weights(self.counts[category][part], self.recipe.sampler_power)
-                sum_N[rows[stated]] += weight_K[label_n[stated]]
-                count_N[rows[stated]] += 1
-        return np.asarray(sum_N / np.maximum(count_N, 1))
-
-    def _step(self, network: TunedNetwork, objective: Objective) -> Callable[[Batch], Sums]:
+    def _step(
+        self, network: TunedNetwork, objective: Objective, numbers: NumberObjective | None
+    ) -> Callable[[Batch], Sums]:
         """From a batch to its loss."""
         mmd, distil = self.recipe.mmd, self.recipe.distil
         probs_NV = self._taught()
@@ -324,13 +337,16 @@ class Run:
             images, count = batch.images_BHWC, len(batch.category_B)
             if batch.unlabelled_UHWC is not None:
                 images = torch.cat([images, batch.unlabelled_UHWC.to(images.dtype)])
-            outputs = network(images, batch.category_B)
+            given = (images, batch.category_B, *(() if batch.beside is None else (batch.beside,)))
+            outputs = network(*given)
             teacher = None
             if probs_NV is not None:
                 rows_B = batch.rows_B.cpu()
                 probs_BV = probs_NV[rows_B].to(images.device)
                 teacher = Teacher(probs_BV, distil.temperature, distil.weight)
             sums = objective.sums(outputs, batch.labels_BA, mixed=batch.mixed, teacher=teacher)
+            if numbers is not None and network.said is not None and batch.numbers_BK is not None:
+                sums = sums.beside(numbers.sums(network.said, batch.numbers_BK, batch.category_B))
             if batch.unlabelled_UHWC is None or network.seen is None:
                 return sums
             return sums.plus(mmd.loss(network.seen[:count], network.seen[count:]))
@@ -351,35 +367,14 @@ class Run:
                 probs_NV[row, : len(probs_V)] = probs_V
         return torch.from_numpy(probs_NV)
 
-    def _validate(self, network: nn.Module) -> Mapping[Pair, float]:
-        """Score the network on the products held out, by (category, attribute)."""
-        products = self.valid
-        assert products is not None
-        device = next(network.parameters()).device
-        answers_NA = np.full_like(products.labels, -1)
-        with torch.inference_mode():
-            for start in range(0, len(products), SCORED):
-                rows = np.arange(start, min(start + SCORED, len(products)))
-                images = torch.from_numpy(products.pixels.take(products.rows[rows])).to(device)
-                category_B = torch.from_numpy(products.category[rows]).to(device)
-                for category, at, logits_nV in network(images, category_B):
-                    for attribute, part in enumerate(self.taxonomy.slices(category)):
-                        best = logits_nV[:, part].argmax(dim=1).cpu().numpy()
-                        answers_NA[rows[at.cpu().numpy()], attribute] = best
-        scores: dict[Pair, float] = {}
-        for code, category in enumerate(self.taxonomy.categories):
-            rows = np.flatnonzero(products.category == code)
-            for attribute, choice in enumerate(self.taxonomy.choices(category)):
-                truth, answer = products.labels[rows, attribute], answers_NA[rows, attribute]
-                score = metrics.score(self.recipe.metric, truth, answer, len(choice.values))
-                scores[category, choice.name] = score
-        return scores
-
-    def _anatomy(self, network: TunedNetwork, objective: Objective) -> Anatomy:
+    def _anatomy(
+        self, network: TunedNetwork, objective: Objective, numbers: NumberObjective | None
+    ) -> Anatomy:
         groups = network.layer_groups
         if self.recipe.lora.rank:
             groups = tuple(
                 (name, names if name == "heads" else tuple(n for n in names if "lora_" in n))
                 for name, names in groups
             )
-        return Anatomy(groups, objective.pairs, head_parts(network, objective.pairs))
+        pairs = objective.pairs if numbers is None else (*objective.pairs, *numbers.pairs)
+        return Anatomy(groups, pairs, head_parts(network, objective.pairs))

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from shelfwise.errors import UsageError, listing, suggest
-from shelfwise.train.optim import HEADS, LayerGroups, Phase
+from shelfwise.train.optim import HEADS, NEW, SIDES, LayerGroups, Phase, heights
 
 #: A head: (category, attribute).
 Pair = tuple[str, str]
@@ -53,6 +53,7 @@ def trained(anatomy: Anatomy, phase: Phase) -> tuple[frozenset[str], tuple[Pair,
         UsageError: a name that is neither a layer group nor a head, or more layer groups than there are.
     """
     groups = {name: list(names) for name, names in anatomy.layer_groups}
+    groups[HEADS] = [parameter for name in NEW for parameter in groups.get(name, ())]
     if phase.train == "all":
         return frozenset(name for names in groups.values() for name in names), None
     if phase.train == "heads":
@@ -60,11 +61,16 @@ def trained(anatomy: Anatomy, phase: Phase) -> tuple[frozenset[str], tuple[Pair,
     if phase.train == "each head":
         return frozenset(name for parts in anatomy.heads.values() for name, _ in parts), None
     if isinstance(phase.train, int):
-        if phase.train >= len(groups):
+        above = heights(anatomy.layer_groups)
+        if phase.train > max(above):
             raise UsageError(
-                f"train = {phase.train}: the backbone has {len(groups) - 1} layer groups; 'all' trains all of it"
+                f"train = {phase.train}: the backbone has {max(above)} layer groups; 'all' trains all of it"
             )
-        return frozenset(n for _, names in list(groups.items())[-1 - phase.train :] for n in names), None
+        near = zip(groups.values(), above, strict=True)
+        return frozenset(name for names, height in near if height <= phase.train for name in names), None
+    for side in SIDES:
+        own = [n for name, names in groups.items() if name.startswith(f"{side}.") for n in names]
+        groups |= {side: own} if own else {}
     heads = {"/".join(pair): pair for pair in anatomy.heads}
     unknown = [name for name in phase.train if name not in groups and name not in heads]
     if unknown:

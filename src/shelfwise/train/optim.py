@@ -10,15 +10,20 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import nn
 
 from shelfwise.config import Options
+from shelfwise.errors import UsageError
 
 #: Layer groups of a network from the stem to the heads: a name and the names of its parameters.
 LayerGroups = Sequence[tuple[str, Sequence[str]]]
 #: The name of the last layer group.
 HEADS = "heads"
+#: Layer groups that begin at random: ``train = "heads"`` means all of them, at the rate of the heads.
+NEW = ("fusion", HEADS)
+#: What the layer groups of a backbone with two towers begin with.
+SIDES = ("image", "text")
 #: Parts of the names of packed biases and norms, [attributes, 1, width].
 PACKED_VECTORS = frozenset({"bias", "biases", "gains", "shifts"})
 
@@ -27,12 +32,38 @@ class Rates(Options):
     """Learning rates of the backbone and of the heads.
 
     Attributes:
-        backbone: of every layer group but the last.
-        heads: of the heads.
+        backbone: of every layer group that is not one of the others'.
+        image, text: of the towers of a pair, where they are not ``backbone``.
+        heads: of the heads, and of what is put between two towers.
     """
 
-    backbone: Annotated[float, Field(ge=0)]
+    backbone: Annotated[float, Field(ge=0)] | None = None
+    image: Annotated[float, Field(ge=0)] | None = None
+    text: Annotated[float, Field(ge=0)] | None = None
     heads: Annotated[float, Field(ge=0)]
+
+    @model_serializer(mode="wrap")
+    def _stated(self, given: SerializerFunctionWrapHandler) -> dict[str, float]:
+        return {name: rate for name, rate in given(self).items() if rate is not None}
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Rates":
+        if self.backbone is None and (self.image is None or self.text is None):
+            raise ValueError("give backbone, or both image and text")
+        return self
+
+    def of(self, group: str) -> float:
+        """Return the rate of a layer group.
+
+        Raises:
+            UsageError: there is none.
+        """
+        side = group.partition(".")[0]
+        found = self.heads if group in NEW else {"image": self.image, "text": self.text}.get(side)
+        found = self.backbone if found is None else found
+        if found is None:
+            raise UsageError(f"lr: the layer group {group!r} is of no tower of a pair: give backbone")
+        return found
 
 
 class Phase(Options):
@@ -43,9 +74,11 @@ class Phase(Options):
         steps: stop after so many steps of the optimiser, should the epochs have more; the schedule spans them.
         train: ``all``; ``heads``; ``each head`` (what belongs to one head alone, each at the mean loss of its own
             labels and clipped by itself: as if they were trained one after another); how many of the backbone's
-            last layer groups beside the heads; or names of layer groups and of heads (``Category/attribute``).
-            What is not trained is in eval mode: its statistics stay as they are.
-        lr: the highest learning rate, one for all or ``{ backbone = ..., heads = ... }``.
+            last layer groups beside the heads, of each tower of a pair; or names of layer groups, of towers (``image``,
+            ``text``) and of heads (``Category/attribute``). What is not trained is in eval mode: its statistics stay
+            as they are.
+        lr: the highest learning rate, one for all or ``{ backbone = ..., heads = ... }``; the towers of a pair may
+            have their own, ``{ image = ..., text = ..., heads = ... }``.
         wise_ft: the share of the trained weights in the average with the weights this phase began with
             (Wortsman et al. 2022, WiSE-FT); 1 for no averaging.
     """
@@ -56,11 +89,9 @@ class Phase(Options):
     lr: Annotated[float, Field(gt=0)] | Rates = 1e-3
     wise_ft: Annotated[float, Field(gt=0, le=1)] = 1.0
 
-    def rate(self, heads: bool) -> float:
-        """Return the highest rate of the heads, or of the backbone."""
-        if isinstance(self.lr, Rates):
-            return self.lr.heads if heads else self.lr.backbone
-        return self.lr
+    def rate(self, group: str) -> float:
+        """Return the highest rate of a layer group."""
+        return self.lr.of(group) if isinstance(self.lr, Rates) else self.lr
 
 
 class Optimiser(Options):
@@ -132,15 +163,17 @@ def parameter_groups(
     """
     depth = {name: k for k, (_, names) in enumerate(layer_groups) for name in names}
     last = len(layer_groups) - 1
+    above = heights(layer_groups)
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     for name, parameter in named_parameters:
         if not parameter.requires_grad:
             continue
         at = depth.get(name, last if name.startswith(f"{HEADS}.") else 0)
-        label, heads = layer_groups[at][0], layer_groups[at][0] == HEADS
-        rate = phase.rate(heads) * (1.0 if heads else optimiser.layer_decay ** (last - at))
-        if optimiser.layer_decay == 1 and not heads:
-            label = "backbone"
+        label = layer_groups[at][0]
+        rate = phase.rate(label) * optimiser.layer_decay ** above[at]
+        if optimiser.layer_decay == 1 and label not in NEW:
+            side = label.partition(".")[0]
+            label = side if side in SIDES else "backbone"
         decays = not _is_vector(name, parameter)
         group = groups.setdefault(
             (label, decays),
@@ -155,6 +188,18 @@ def parameter_groups(
         group["params"].append(parameter)
         group["names"].append(name)
     return list(groups.values())
+
+
+def heights(layer_groups: LayerGroups) -> list[int]:
+    """Return how far each layer group is from the end of its tower, where the last one is 1; 0 for what is new."""
+    found: list[int] = []
+    seen: dict[str, int] = {}
+    for name, _ in reversed(layer_groups):
+        side = name.partition(".")[0]
+        tower = "" if name in NEW else side if side in SIDES else "backbone"
+        seen[tower] = seen.get(tower, 0) + 1
+        found.append(seen[tower] if tower else 0)
+    return found[::-1]
 
 
 def _is_vector(name: str, parameter: torch.Tensor) -> bool:
