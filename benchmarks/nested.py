@@ -23,13 +23,12 @@ from shelfwise.answers import Answers
 from shelfwise.catalog import Catalog
 from shelfwise.crossfit import cross_fit
 from shelfwise.data.group import near_duplicates
-from shelfwise.expect import places
 from shelfwise.files import cache_directory
 from shelfwise.models.towers import one_thread
 from shelfwise.predictions import Block, Machine, Predictions
 from shelfwise.recipes.features import features
 from shelfwise.recipes.probe import Probe
-from shelfwise.splits import Folds
+from shelfwise.splits import Folds, places
 from shelfwise.trust.evidence import Evidence
 
 DATA = Path(os.environ.get("SHELFWISE_DATA") or Path(__file__).resolve().parents[1] / "../shared/data")

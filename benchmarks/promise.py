@@ -65,7 +65,7 @@ def cells(table: Table, held: list[Held]) -> dict[tuple[str, str], Cells]:
         promises = {(over, p, c): promise(known, p, c, over) for over, p, c in ways()}
         truth, groups = table.catalog.select(each.rows), table.groups[each.rows]
         raw = Evidence.of(each.found, truth, groups)
-        after = raw.with_probs(calibrate(each.evidence).apply(raw.predictions()))
+        after = Evidence.of(calibrate(each.evidence).apply(raw.predictions()), truth, groups)
         for one, two in zip(after.pairs(), raw.pairs(), strict=True):
             if not len(one.labels) or one.probs.shape[1] < 2:
                 continue

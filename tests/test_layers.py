@@ -20,8 +20,8 @@ LAYERS = {
     "tomltext spaces manifest",
     2: "plaintext simplex_search metrics align report comparison changes changes.change changes.renames changes.diff "
     "changes.relayout changes.affected changes.recode "
-    "data data.images data.headers data.colour data.store data.facts data.group data.clean data.outliers data.alike data.small "
-    "data.background data.units data.quantities data.prices_in_text data.brands data.text data.unit_prices "
+    "data data.images data.headers data.colour data.store data.facts data.group data.clean data.outliers data.alike "
+    "data.small data.background data.units data.quantities data.prices_in_text data.brands data.text data.unit_prices "
     "data.pixels data.terms data.addresses data.messages data.wire data.stores data.turns data.ledger "
     "data.wanted data.fetching data.download",
     3: "models models.backbones models.towers models.weights models.clip_tower models.engines models.runners "

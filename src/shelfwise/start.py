@@ -251,7 +251,8 @@ def registered(kind: str = "") -> str:
     """Return what is registered, one line each with its options and the first line of its docstring.
 
     Args:
-        kind: ``backbones``, ``heads``, ``losses``, ``metrics`` or ``recipes``; empty for all.
+        kind: ``backbones``, ``heads``, ``losses``, ``number_losses``, ``text_encoders``, ``metrics`` or ``recipes``;
+            empty for all.
 
     Raises:
         UsageError: another word.
@@ -260,6 +261,8 @@ def registered(kind: str = "") -> str:
         "backbones": "backbone",
         "heads": "heads",
         "losses": "loss",
+        "number_losses": "number_loss",
+        "text_encoders": "text_encoder",
         "metrics": "metric",
         "recipes": "recipe",
     }

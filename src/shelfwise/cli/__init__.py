@@ -13,7 +13,19 @@ from shelfwise.cli import learn, search, answer, blend, audit, inspect, download
 from shelfwise.cli.options import app
 from shelfwise.errors import ShelfwiseError
 
-__all__ = ["answer", "app", "audit", "blend", "download", "inspect", "learn", "run", "search", "taxonomy", "vqa"]
+__all__ = [
+    "answer",
+    "app",
+    "audit",
+    "blend",
+    "download",
+    "inspect",
+    "learn",
+    "run",
+    "search",
+    "taxonomy",
+    "vqa",
+]
 
 #: Exit code after Ctrl-C, as shells have it; typer returns it instead of raising.
 STOPPED = 130

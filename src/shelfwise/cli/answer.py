@@ -77,7 +77,10 @@ def predict(
         typer.Option("--evidence", min=0, help="Also write the K training products that look most alike."),
     ] = 0,
     stating: Annotated[
-        str, typer.Option(metavar="NUMBER", help="Of --evidence: only products that state it, with what they state.")
+        str,
+        typer.Option(
+            metavar="NUMBER", help="Of --evidence: only products that state it, with what they state."
+        ),
     ] = "",
     jobs: Jobs = None,
     device: Device = "auto",

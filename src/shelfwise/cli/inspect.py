@@ -111,7 +111,10 @@ def embed(
 @app.command("list")
 def list_(
     kind: Annotated[
-        str, typer.Argument(help="backbones, heads, losses, metrics or recipes; all if left out.")
+        str,
+        typer.Argument(
+            help="backbones, heads, losses, number_losses, text_encoders, metrics, recipes; all if left out."
+        ),
     ] = "",
 ) -> None:
     """List what is registered, with its options."""

@@ -210,7 +210,7 @@ class Wires:
         if length is not None and length > most:
             raise too_large(most, f"the server announces {length:,} bytes")
         unpack = unpacker(response.getheader("Content-Encoding"))
-        file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY, dir=self.folder)  # noqa: SIM115
+        file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY, dir=str(self.folder))  # noqa: SIM115
         try:
             read = written = 0
             for piece in content:

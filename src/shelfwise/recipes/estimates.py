@@ -345,12 +345,12 @@ def learn_estimates(
     means: list[Means] = []
     if "means" in kinds:
         for what, keys in zip(MEANS, like_keys(seen), strict=True):
-            needs = "category" if what == "category" else "text"
+            needs: Needs = "category" if what == "category" else "text"
             columns += [Column(f"mean of {what}", needs), Column(f"count of {what}", needs)]
             parts.append(_crossed_means(keys, number_N, fold_N))
             means.append(Means.of(keys, number_N))
-    found = Estimates(tuple(linear), neighbours, tuple(means), categories, tuple(columns))
-    return found, found._masked(seen, parts)
+    learnt = Estimates(tuple(linear), neighbours, tuple(means), categories, tuple(columns))
+    return learnt, learnt._masked(seen, parts)
 
 
 def _crossed_means(keys: Sequence[str], number_N: Float, fold_N: Ints) -> Float:

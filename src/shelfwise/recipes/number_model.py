@@ -13,6 +13,7 @@ missing ones mean.
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +38,14 @@ MEMBERS = ("ridge on text", "ridge on both", "nearest 10 by both", "nearest 10 b
 #: Loss of accuracy, as a share, that a squared distance of 1 from equal weights has to be worth.
 PENALTY = 0.02
 #: The scale's trees: small, as residuals are noisy.
-SCALE = {"rounds": 100, "learning_rate": 0.05, "leaves": 7, "depth": 0, "min_rows": 20, "columns": 0.5}
+SCALE: dict[str, Any] = {
+    "rounds": 100,
+    "learning_rate": 0.05,
+    "leaves": 7,
+    "depth": 0,
+    "min_rows": 20,
+    "columns": 0.5,
+}
 #: Residuals smaller than this share of the typical one count as that, in the logarithm.
 LEAST = 0.05
 
@@ -287,7 +295,7 @@ def lacking(seen: Seen, needs: tuple[str, ...]) -> Seen:
 def joined(parts: list[Seen]) -> Seen:
     """Return products one after another, without their terms, which trees do not see."""
 
-    def all_of(name: str) -> npt.NDArray[np.generic]:
+    def all_of(name: str) -> Any:
         return np.concatenate([getattr(part, name) for part in parts])
 
     return replace(

@@ -155,7 +155,7 @@ class Forest:
 
     def predict(self, features_NF: Floats) -> Float:
         """Return float64 [N], or [N, K] of classes; each row's depends on its own features alone."""
-        return np.mean([self._one(booster, features_NF) for booster in self._boosters], axis=0)
+        return np.asarray(np.mean([self._one(booster, features_NF) for booster in self._boosters], axis=0))
 
     def _one(self, booster: Any, features_NF: Floats) -> Float:
         if self.library == "lightgbm":

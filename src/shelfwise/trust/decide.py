@@ -25,10 +25,10 @@ from shelfwise.answers import STATES, AnswerBlock, Answers, answer_block, best_v
 from shelfwise.errors import BundleError
 from shelfwise.predictions import Block, Familiarity, Predictions
 from shelfwise.taxonomy import Taxonomy
+from shelfwise.trust.amount_rule import AmountRule, amounts_out_of_fold, decide_amounts
 from shelfwise.trust.calibrate import Calibration, PairCalibration, calibrate, opinions_of
 from shelfwise.trust.evidence import Evidence
 from shelfwise.trust.promise import Promise
-from shelfwise.trust.amount_rule import AmountRule, amounts_out_of_fold, decide_amounts
 
 Float = npt.NDArray[np.float64]
 #: Where the search starts: offset -TILT log(count), the mean taken away.
