@@ -434,6 +434,18 @@ def test_a_changed_taxonomy_carries_numbers_over(priced: tuple[Catalog, Bundle, 
     assert {line.category for line in moved.report.lines if line.attribute == "price"} >= {"Mugs", "Dishes"}
 
 
+def test_a_recipe_of_prices_alone_on_a_table_with_attributes(tmp_path: Path):
+    catalog = Catalog.read(priced_table(tmp_path))
+    machine = Machine(cache=tmp_path / "cache", jobs=1, engine="torch")
+    recipe = sw.Boost(rounds=5, backbone="toy", folds=2)
+    bundle = sw.fit(catalog, recipe, evidence=2, machine=machine)
+    assert bundle.report.metric == "smape"
+    assert any("was not asked to learn attributes" in note for note in bundle.report.notes)
+    counts = bundle.answer(catalog, machine=machine).counts()
+    assert counts["answered"] == len(catalog)
+    assert counts["unsure"] > 2 * len(catalog)
+
+
 def test_columns_can_be_declared_numbers():
     frame = pl.DataFrame({"id": ["a", "b", "c"], "weight": ["10", "20", "0"], "price": ["1", "2", "3"]})
     catalog = Catalog.read(frame, columns=Columns(number=("weight",)))

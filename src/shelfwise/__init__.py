@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     from shelfwise.models.embed import embed
     from shelfwise.predictions import Machine, Predictions
     from shelfwise.recipes.blend import blend, blend_weights
+    from shelfwise.recipes.boost import Boost
     from shelfwise.recipes.ensemble import Ensemble
     from shelfwise.recipes.finetune import FineTune
     from shelfwise.recipes.neighbours import Neighbours
+    from shelfwise.recipes.parts import Parts
     from shelfwise.recipes.probe import Probe
     from shelfwise.recipes.treated import Treated
     from shelfwise.recipes.treatments import Treatments
@@ -67,6 +69,8 @@ _HOMES = {
     "Number": "taxonomy",
     "Phase": "train.optim",
     "Predictions": "predictions",
+    "Boost": "recipes.boost",
+    "Parts": "recipes.parts",
     "Probe": "recipes.probe",
     "Report": "report",
     "ShelfwiseError": "errors",
@@ -100,6 +104,7 @@ _HOMES = {
 
 __all__ = [
     "Answers",
+    "Boost",
     "Bundle",
     "Catalog",
     "Choice",
@@ -116,6 +121,7 @@ __all__ = [
     "Machine",
     "Neighbours",
     "Number",
+    "Parts",
     "Phase",
     "Predictions",
     "Probe",

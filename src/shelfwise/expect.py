@@ -205,7 +205,7 @@ def expect(
         )
     how = _how(gathered, groups, evidence, len(catalog))
     report = _empty(len(gathered.truth), seed, how, aim)
-    if has_choices(gathered.truth):
+    if has_choices(gathered.truth) and getattr(recipe, "learns_choices", True):
         report = _scored(gathered, metric, costs, seed, how)
         cheap = recipe.concurrent and seconds < MOST_SECONDS
         if random_split and not cheap:

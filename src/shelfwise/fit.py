@@ -117,6 +117,11 @@ def fit(
         report = report.with_notes(
             f"The recipe {recipe.name!r} does not learn numbers: {', '.join(left)}. The recipe 'parts' does."
         )
+    if _labelled(catalog) and not getattr(recipe, "learns_choices", True):
+        report = report.with_notes(
+            f"The recipe {recipe.name!r} was not asked to learn attributes; their cells are unsure. The recipe 'parts' "
+            "learns both."
+        )
     backbone = getattr(recipe, "backbone", None) or REGISTRIES["backbone"].spec("lite0")
     index = learn_index(catalog, backbone, groups, machine)
     claims = learn_reader(catalog, groups) if text_columns(catalog) else None

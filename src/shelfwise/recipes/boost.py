@@ -111,6 +111,11 @@ class Boost(Options):
         return self
 
     @property
+    def learns_choices(self) -> bool:
+        """Whether Choice attributes are learnt; a recipe that does not say so learns them."""
+        return self.choices
+
+    @property
     def name(self) -> str:
         """The registered name."""
         return "boost"
