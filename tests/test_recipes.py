@@ -24,6 +24,12 @@ QUICK = {
     "neighbours": ({"backbone": "toy"}, {"backbone": "toy", "k": 1}, {"backbone": "toy", "by": "hash"}),
     "finetune": ({"backbone": "toy", "phases": [{"epochs": 4, "lr": 1e-2}], "optimiser": {"warm_up": 0.1}},),
     "treated": ({"recipe": {"name": "probe", "backbone": "toy"}},),
+    "parts": (
+        {
+            "choices": {"name": "probe", "backbone": "toy"},
+            "numbers": {"name": "boost", "backbone": "toy", "rounds": 5, "folds": 2},
+        },
+    ),
     # Other ways to combine: test_ensemble.py.
     "ensemble": ({"members": [{"name": "probe", "backbone": "toy"}, {"name": "neighbours", "by": "hash"}]},),
 }
@@ -31,11 +37,13 @@ CASES = [(name, options) for name, several in QUICK.items() for options in sever
 
 
 #: Recipes that need something beside them, and the file of tests that checks their contract with it.
-ELSEWHERE = {"vqa": "test_vqa.py"}
+ELSEWHERE = {"vqa": "test_vqa.py", "boost": "test_boost.py"}
 
 
 def test_every_recipe_is_checked():
-    assert set(QUICK) | set(ELSEWHERE) == set(REGISTRIES["recipe"].names())
+    registry = REGISTRIES["recipe"]
+    ours = {name for name in registry.names() if registry.get(name).__module__.startswith("shelfwise.")}
+    assert set(QUICK) | set(ELSEWHERE) == ours
     for file in ELSEWHERE.values():
         assert "check_recipe(" in (Path(__file__).parent / file).read_text(encoding="utf-8")
 

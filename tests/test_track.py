@@ -342,7 +342,11 @@ def test_a_run_hands_its_trackers_to_the_recipe(tmp_path: Path, monkeypatch: pyt
     seen: list[Machine] = []
     monkeypatch.setattr(start, "read_data", lambda data: None)
     monkeypatch.setattr(start, "fit", lambda *given, machine, **more: seen.append(machine))
-    table = {"data": {"catalog": "a.csv"}, "track": {"to": ["jsonl"], "project": "shelf"}}
+    table = {
+        "data": {"catalog": "a.csv"},
+        "recipe": {"name": "probe"},
+        "track": {"to": ["jsonl"], "project": "shelf"},
+    }
     start.fit_run(RunOptions.model_validate(table), machine=Machine(jobs=1))
     assert seen[0].track == TrackOptions(to=("jsonl",), project="shelf")
     assert seen[0].jobs == 1

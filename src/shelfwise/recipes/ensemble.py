@@ -165,8 +165,9 @@ class Ensemble(Options):
     ) -> "EnsemblePredictor":
         """Learn to combine, on members' predictions out of fold; without enough products they count alike."""
         labelled_N = (train.codes >= 0).any(axis=1) & (train.category >= 0)
-        for name in train.taxonomy.number_names:
-            labelled_N |= np.isfinite(train.numbers(name))
+        if not labelled_N.any():  # a table of numbers alone
+            stated = [np.isfinite(train.numbers(name)) for name in train.taxonomy.number_names]
+            labelled_N = np.logical_or.reduce(stated, axis=0) if stated else labelled_N
         rows = sorted(np.flatnonzero(labelled_N).tolist(), key=lambda i: (train.ids[i], i))
         part = train.select(rows)
         groups = near_duplicates(
