@@ -177,7 +177,7 @@ def test_a_saved_probe_is_refused_with_another_text_encoder(said: Catalog, machi
 def test_texts_are_read_once(said: Catalog, monkeypatch: pytest.MonkeyPatch):
     catalog = Catalog.read(said.frame, schema=said.schema).remembering()
     first = product_texts(catalog)
-    monkeypatch.setattr("shelfwise.recipes.texts.read_listings", lambda catalog: pytest.fail("read again"))
+    monkeypatch.setattr("shelfwise.data.text._listing", lambda text, options: pytest.fail("read again"))
     assert product_texts(catalog.select([5, 3])) == [first[5], first[3]]
     assert "Toyware" in first[0]
 

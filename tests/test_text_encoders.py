@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import shelfwise as sw
 from conftest import ROOT
 from shelfwise.errors import BundleError, UsageError
-from shelfwise.models.text_encoders import FrozenText, build_text_encoder, frozen, text_tower
+from shelfwise.models.text_encoders import FrozenText, build_text_encoder, frozen
 from shelfwise.models.tfidf import FittedTfidf, learn_terms, singular_vectors
 from shelfwise.models.torchvision_repair import import_torchvision
 from shelfwise.predictions import Machine
@@ -186,7 +186,7 @@ def test_specs_are_light_and_wrong_ones_are_named(machine: Machine):
         with pytest.raises(UsageError, match=said):
             encoder("tfidf", **options)
     with pytest.raises(UsageError, match="'tfidf' has no network of tokens"):
-        text_tower(sw.text_encoder("tfidf"))
+        frozen(sw.text_encoder("tfidf"))
     done = subprocess.run(
         [
             sys.executable,
@@ -421,7 +421,7 @@ def test_the_published_steps_are_followed(tiny_bert: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("pool", ["mean", "class", "max"])
 def test_pooling_leaves_the_filling_out(pool: str, tiny_bert: Path):
-    tower = text_tower(sw.text_encoder("sentence", model=str(tiny_bert), pool=pool))
+    tower = frozen(sw.text_encoder("sentence", model=str(tiny_bert), pool=pool)).tower
     built = frozen(sw.text_encoder("sentence", model=str(tiny_bert), pool=pool))
     with torch.inference_mode():
         ids, mask = map(torch.from_numpy, built.tokens(["red cup", "steel cup pack large organic"]))
@@ -434,7 +434,7 @@ def test_pooling_leaves_the_filling_out(pool: str, tiny_bert: Path):
 
 
 def test_a_tower_can_be_trained_and_its_layers_are_in_order(tiny_bert: Path):
-    tower = text_tower(sw.text_encoder("sentence", model=str(tiny_bert))).train()
+    tower = frozen(sw.text_encoder("sentence", model=str(tiny_bert))).tower.train()
     titles = [title for title, _ in tower.layer_groups]
     assert titles[0] == "stem"
     assert [title.rsplit(".", 1)[-1] for title in titles[1:]] == ["0", "1"]

@@ -77,8 +77,7 @@ def blend_bundles(
     )
     said, kept = _fair(members, catalog, groups, machine)
     judged, group_N = catalog.select(kept), groups[kept]
-    stated = any(np.isfinite(judged.numbers(name)).any() for name in judged.taxonomy.number_names)
-    if not (stated or ((judged.codes >= 0).any(axis=1) & (judged.category >= 0)).any()):
+    if not (judged.labelled | judged.numbered).any():
         raise CatalogError(
             f"{catalog.source}: no product is left to weigh the bundles on: {len(catalog):,} products, "
             f"{len(catalog) - len(kept):,} of them learnt from and in no evidence, or near-duplicates of such; "

@@ -283,6 +283,17 @@ class Catalog:
         number = self.taxonomy.number(name)
         return np.where(np.isnan(number.forward(stated)) | ~self.having(name), np.nan, stated)
 
+    @property
+    def labelled(self) -> npt.NDArray[np.bool_]:
+        """Bool [N], products that state a usable value of a Choice attribute."""
+        return (self.codes >= 0).any(axis=1) & (self.category >= 0)
+
+    @property
+    def numbered(self) -> npt.NDArray[np.bool_]:
+        """Bool [N], products that state a Number that can be learnt from."""
+        stated = [np.isfinite(self.numbers(name)) for name in self.taxonomy.number_names]
+        return np.logical_or.reduce(stated, axis=0) if stated else np.zeros(len(self), bool)
+
     def having(self, name: str) -> npt.NDArray[np.bool_]:
         """Return bool [N], true for products whose category has a Number; also where no category is known."""
         has = np.array(

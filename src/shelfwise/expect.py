@@ -198,14 +198,14 @@ def expect(
     gathered = setting.gather(groups)
     parts = int(evidence) if evidence >= 2 else 1
     seconds = (time.monotonic() - begun) / parts
-    if not (has_choices(gathered.truth) or gathered.evidence.amounts):
+    if not (gathered.truth.labelled.any() or gathered.evidence.amounts):
         raise CatalogError(
             f"{catalog.source}: no product states a value of any attribute, and the recipe {recipe.name!r} learns no "
             "numbers, so there is nothing to learn"
         )
     how = _how(gathered, groups, evidence, len(catalog))
     report = _empty(len(gathered.truth), seed, how, aim)
-    if has_choices(gathered.truth) and getattr(recipe, "learns_choices", True):
+    if gathered.truth.labelled.any() and getattr(recipe, "learns_choices", True):
         report = _scored(gathered, metric, costs, seed, how)
         cheap = recipe.concurrent and seconds < MOST_SECONDS
         if random_split and not cheap:
@@ -223,11 +223,6 @@ def expect(
     report = _with_numbers(report, gathered.evidence, gathered.truth, aim)
     rule = decide(gathered.evidence, metric, costs=costs, aim=aim)
     return Expectation(report, gathered.evidence, rule, gathered.predictor)
-
-
-def has_choices(catalog: Catalog) -> bool:
-    """Whether any product states a value of a Choice attribute."""
-    return bool((catalog.codes >= 0).any())
 
 
 def _of_choices(recipe: Recipe) -> Recipe:
@@ -289,7 +284,7 @@ def expect_of(
     gathered = Gathered(Evidence.of(found, catalog, groups, folds.fold), catalog, found, folds)
     how = _how(gathered, groups, folds.k, len(catalog))
     report = _empty(len(catalog), seed, how, aim)
-    if has_choices(catalog):
+    if catalog.labelled.any():
         report = _with_expected(_scored(gathered, metric, None, seed, how), folds.k, "everything")
         report = replace(report, advice=advice(report, gathered.evidence))
     report = _with_numbers(report, gathered.evidence, catalog, aim)

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from shelfwise.bundle import Bundle
 from shelfwise.catalog import Catalog
 from shelfwise.config import DataOptions, DecideOptions, RunOptions, make_recipe
@@ -24,14 +22,6 @@ from shelfwise.trust.costs import read_costs
 from shelfwise.trust.spelt import spelt_out, spelt_out_notes
 
 
-def _labelled(catalog: Catalog) -> bool:
-    return bool(((catalog.codes >= 0).any(axis=1) & (catalog.category >= 0)).any())
-
-
-def _numbered(catalog: Catalog) -> bool:
-    return any(np.isfinite(catalog.numbers(name)).any() for name in catalog.taxonomy.number_names)
-
-
 def _reads_text(table: Any) -> bool:
     """Whether a recipe's table, or one in it, has Choice attributes told from texts."""
     if isinstance(table, Mapping):
@@ -41,7 +31,7 @@ def _reads_text(table: Any) -> bool:
 
 def default_recipe(catalog: Catalog) -> Recipe:
     """Return what ``fit`` learns a catalogue by: ``probe`` its attributes, ``boost`` its numbers, ``parts`` both."""
-    name = "probe" if not _numbered(catalog) else "parts" if _labelled(catalog) else "boost"
+    name = "probe" if not catalog.numbered.any() else "parts" if catalog.labelled.any() else "boost"
     recipe: Recipe = make_recipe({"name": name})
     return recipe
 
@@ -88,7 +78,7 @@ def fit(
     recipe = recipe or default_recipe(catalog)
     decide = decide or (run.decide if run is not None else DecideOptions())
     machine, catalog = machine or Machine(), catalog.remembering()
-    if not (_labelled(catalog) or _numbered(catalog)):
+    if not (catalog.labelled.any() or catalog.numbered.any()):
         raise CatalogError(
             f"{catalog.source}: no product states a value of any attribute or number, so there is nothing to learn"
         )
@@ -117,7 +107,7 @@ def fit(
         report = report.with_notes(
             f"The recipe {recipe.name!r} does not learn numbers: {', '.join(left)}. The recipe 'parts' does."
         )
-    if _labelled(catalog) and not getattr(recipe, "learns_choices", True):
+    if catalog.labelled.any() and not getattr(recipe, "learns_choices", True):
         report = report.with_notes(
             f"The recipe {recipe.name!r} was not asked to learn attributes; their cells are unsure. The recipe 'parts' "
             "learns both."

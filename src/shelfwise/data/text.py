@@ -30,13 +30,6 @@ FLAGS = {
     "sugar-free": r"\bsugar[ -]?free\b|\b(?:no|zero|without) sugars?\b|\bsugarless\b|\bfree (?:of|from) sugar\b",
     "kosher": r"(?<!non[ -])(?<!not )\bkosher\b(?! (?:coarse )?(?:sea )?salt)",
 }
-#: A claim is looked for only in texts that hold one of these, in lower case: much quicker than its pattern.
-_NEEDLES = {
-    "organic": ("organic",),
-    "gluten-free": ("gluten", "gf"),
-    "sugar-free": ("sugar",),
-    "kosher": ("kosher",),
-}
 #: Characters of a listing in which claims are looked for.
 MOST_FLAGGED = 100_000
 #: Column names, besides those in ``roles``, in lower case with underscores.
@@ -133,9 +126,17 @@ def read_listings(catalog: Catalog, options: TextOptions = DEFAULTS) -> tuple[Li
 
     Titles, brands, descriptions, values and units are known by the usual column names; a cell with the labels of
     ``parse_listing`` is read as there; product codes and addresses are left out; what other columns say becomes a
-    bullet, its column's name before it (that of ``bullet*`` columns left out).
+    bullet, its column's name before it (that of ``bullet*`` columns left out). Texts that a catalogue's memo has are
+    not read again.
     """
-    return tuple(_listing(_joined(fields), options) for fields in _rows(catalog))
+    rows = [tuple(fields) for fields in _rows(catalog)]
+    known: dict[tuple[tuple[str, str], ...], Listing] = {}
+    if catalog.memo is not None:
+        known = catalog.memo.setdefault(("listings", options), known)
+    for fields in rows:
+        if fields not in known:
+            known[fields] = _listing(_joined(fields), options)
+    return tuple(known[fields] for fields in rows)
 
 
 def price_findings(catalog: Catalog, options: TextOptions = DEFAULTS) -> Findings:

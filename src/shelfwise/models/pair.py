@@ -47,8 +47,8 @@ def pair(
     """An image tower and a text tower, for Numbers such as a price: ``finetune`` trains them together.
 
     Args:
-        image: a backbone, as a name or a table.
-        text: a text encoder that is a network, as a name or a table.
+        image: a backbone, as a name or a table; or one that is built, whose module is taken over.
+        text: a text encoder that is a network, likewise.
         fusion: ``concat`` puts both vectors side by side; ``attention`` adds what the picture's positions and its
             vector find among the words, by cross-attention with several heads (Vaswani et al. 2017).
         width: of each side; 0, with ``concat`` only, for the towers' own vectors, brought to length 1.
@@ -56,32 +56,6 @@ def pair(
         dropout: of each side, and of the attention.
         hide: the share of training products whose picture is hidden, and likewise the text.
         seed: of the first weights of what is put between the towers.
-    """
-    sides = pair_specs({"image": image, "text": text})
-    return make_pair(
-        build_backbone(sides["image"]),
-        frozen(sides["text"]),
-        fusion=fusion,
-        width=width,
-        heads=heads,
-        dropout=dropout,
-        hide=hide,
-        seed=seed,
-    )
-
-
-def make_pair(
-    image: Backbone,
-    text: FrozenText,
-    *,
-    fusion: Fusion = "attention",
-    width: int = 256,
-    heads: int = 4,
-    dropout: float = 0.1,
-    hide: float = 0.05,
-    seed: int = 0,
-) -> PairBackbone:
-    """Put two towers together, whose modules it takes over; see ``pair``.
 
     Raises:
         UsageError: options that do not fit together.
@@ -96,6 +70,9 @@ def make_pair(
         raise UsageError(f"dropout is in [0, 1) and hide in [0, 0.5), not {dropout} and {hide}")
     if width < 0 or (fusion == "attention" and (width < 2 or heads < 1 or width % heads)):
         raise UsageError(f"fusion = {fusion!r}: width = {width} is no multiple of heads = {heads} above 0")
+    if not (isinstance(image, Backbone) and isinstance(text, FrozenText)):
+        specs = pair_specs({"image": image, "text": text})
+        image, text = build_backbone(specs["image"]), frozen(specs["text"])
     tower: Any = text.tower
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -97,19 +97,6 @@ def build_text_encoder(spec: Spec) -> TextEncoder:
     return built
 
 
-def text_tower(spec: Spec) -> "nn.Module":
-    """Build the network of a text encoder to be trained: token ids and mask to a vector and token vectors.
-
-    ``forward(ids_BT, mask_BT)`` gives ``(vector_BD, tokens_BTW)``. The module says ``dimension`` (D), ``width`` (W) and
-    ``layer_groups``: (name, parameter names) from the embeddings to the last layer, each parameter once. What it takes
-    is what ``tokens`` of the same encoder gives.
-
-    Raises:
-        UsageError: the encoder has no network.
-    """
-    return frozen(spec).tower
-
-
 def frozen(spec: Spec) -> "FrozenText":
     """Build a text encoder that is a network with its tokenizer.
 
@@ -208,7 +195,8 @@ class FrozenText:
 
     Attributes:
         name: what to call it, with the options that change the vectors.
-        tower: the network, ids and mask to a vector and token vectors; to train one, see ``text_tower``.
+        tower: the network, ids and mask to a vector and token vectors, with ``width`` (W) and ``layer_groups`` from the
+            embeddings to the last layer.
         tokenizer: texts to what the network takes.
         dimension: D.
         fingerprint: SHA-256 over name, tokens of a few texts and weights; the same in every run.

@@ -166,11 +166,7 @@ class Boost(Options):
         if self.library == "xgboost":
             require("xgboost", extra="xgboost")
         names = train.taxonomy.number_names
-        teaches = np.zeros(len(train), bool)
-        for name in names:
-            teaches |= np.isfinite(train.numbers(name))
-        if self.choices:
-            teaches |= (train.codes >= 0).any(axis=1) & (train.category >= 0)
+        teaches = train.numbered | train.labelled if self.choices else train.numbered
         rows = sorted(np.flatnonzero(teaches).tolist(), key=lambda i: (train.ids[i], i))
         if not rows:
             what = (

@@ -164,10 +164,8 @@ class Ensemble(Options):
         self, found: "EnsemblePredictor", train: Catalog, machine: Machine, seed: int
     ) -> "EnsemblePredictor":
         """Learn to combine, on members' predictions out of fold; without enough products they count alike."""
-        labelled_N = (train.codes >= 0).any(axis=1) & (train.category >= 0)
-        if not labelled_N.any():  # a table of numbers alone
-            stated = [np.isfinite(train.numbers(name)) for name in train.taxonomy.number_names]
-            labelled_N = np.logical_or.reduce(stated, axis=0) if stated else labelled_N
+        # A table of numbers alone has no labels.
+        labelled_N = train.labelled if train.labelled.any() else train.numbered
         rows = sorted(np.flatnonzero(labelled_N).tolist(), key=lambda i: (train.ids[i], i))
         part = train.select(rows)
         groups = near_duplicates(
@@ -259,13 +257,14 @@ class EnsemblePredictor:
         mean = self.recipe.mean
         if self.recipe.combine == "pool":
             return blend(said, self.weights, names=self.recipe.names, mean=mean)
-        amounts = blend_numbers(said, self.taxonomy, self.weights.numbers, mean=mean, opinions=False)
-        if self.numbers is not None:
-            amounts = self.numbers.apply(said, amounts, self.taxonomy)
         if self.combiner is None:
             found = blend(said, self.weights, names=self.recipe.names, mean=mean)
             blocks = [Block(block.category, block.rows, block.probs) for block in found.blocks]
+            amounts = tuple(replace(item, opinions=()) for item in found.amounts)
             return replace(found, blocks=tuple(blocks), amounts=amounts)
+        amounts = blend_numbers(said, self.taxonomy, self.weights.numbers, mean=mean, opinions=False)
+        if self.numbers is not None:
+            amounts = self.numbers.apply(said, amounts, self.taxonomy)
         near_N = None if self.index is None else self.index.familiarity(catalog, machine).p_familiar
         sides, blocks = side_by_side(said, self.recipe.names), []
         for side in sides.blocks:

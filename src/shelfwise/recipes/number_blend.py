@@ -19,7 +19,7 @@ from shelfwise.catalog import Catalog
 from shelfwise.predictions import Predictions
 from shelfwise.recipes.weights import read_arrays, write_arrays
 from shelfwise.simplex_search import best_on_simplex
-from shelfwise.taxonomy import Taxonomy
+from shelfwise.taxonomy import Number, Taxonomy
 
 Float = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -102,13 +102,18 @@ def blend_numbers(
         share_J = np.asarray(
             (weights or {}).get(side.name, (1 / len(side.says),) * len(side.says)), np.float64
         )
-        of = mean if taxonomy.number(side.name).transform == "log" or mean == "median" else "arithmetic"
+        of = _mean_of(taxonomy.number(side.name), mean)
         quantiles_nQ = ascending(mixed(side.quantiles, side.says, share_J, of))
         each: list[npt.NDArray[np.float32]] = []
         for j, said in enumerate(side.opinions if opinions else ()):
             each += [np.where(side.says[j][:, None], opinion, quantiles_nQ) for opinion in said]
         found.append(Amounts(side.name, side.rows, quantiles_nQ, tuple(each) if len(each) > 1 else ()))
     return tuple(found)
+
+
+def _mean_of(number: Number, mean: Mean) -> Mean:
+    """The mean that a Number has: numbers that may be zero or below have no geometric or harmonic one."""
+    return mean if number.transform == "log" or mean == "median" else "arithmetic"
 
 
 def mixed(quantiles_JnQ: Float, says_Jn: npt.NDArray[np.bool_], share_J: Float, mean: Mean) -> Float:
@@ -151,11 +156,7 @@ def number_weights(
         median_Jm1 = side.quantiles[:, use_n, MEDIAN : MEDIAN + 1]
         all_Jm = np.ones(median_Jm1.shape[:2], bool)
         members, penalty = len(median_Jm1), PENALTY / np.sqrt(count)
-        of = (
-            mean
-            if catalog.taxonomy.number(side.name).transform == "log" or mean == "median"
-            else "arithmetic"
-        )
+        of = _mean_of(catalog.taxonomy.number(side.name), mean)
 
         def worth(
             weight_J: tuple[float, ...],

@@ -1,4 +1,4 @@
-"""Texts: what is written of a catalogue's products, read once, and where it has a vector.
+"""Texts: what is written of a catalogue's products, and where it has a vector.
 
 It knows listings and text encoders, not what is learnt. Legend: N products, D features.
 """
@@ -13,16 +13,8 @@ Floats = npt.NDArray[np.float32]
 
 
 def product_texts(catalog: Catalog) -> list[str]:
-    """Return the text of every product for an encoder, empty where nothing is written; a memo's are not read again."""
-    columns = [catalog.texts(name) for name in catalog.text_columns]
-    cells = list(zip(*columns, strict=True)) if columns else [()] * len(catalog)
-    known: dict[tuple[str | None, ...], str] = {}
-    if catalog.memo is not None:
-        known = catalog.memo.setdefault(("texts", catalog.text_columns), known)
-    new = {cell: row for row, cell in enumerate(cells) if cell not in known}
-    listings = read_listings(catalog.select(list(new.values()))) if new else ()
-    known.update(zip(new, map(encoder_text, listings), strict=True))
-    return [known[cell] for cell in cells]
+    """Return the text of every product for an encoder, empty where nothing is written."""
+    return [encoder_text(listing) for listing in read_listings(catalog)]
 
 
 def saying(vectors_ND: Floats) -> npt.NDArray[np.bool_]:

@@ -18,7 +18,7 @@ from shelfwise.data.beside import Beside
 from shelfwise.models.backbones import LITE, Backbone, Preprocess, build_backbone, lite_backbone
 from shelfwise.models.network import Network, Outputs, build_network
 from shelfwise.models.number_heads import NumberHeads
-from shelfwise.models.pair import PairBackbone, make_pair, pair_specs
+from shelfwise.models.pair import PairBackbone, pair, pair_specs
 from shelfwise.models.pair_tower import PairTower
 from shelfwise.models.text_encoders import frozen
 from shelfwise.models.towers import Tower
@@ -216,9 +216,9 @@ def _pair_architecture(spec: Spec, preprocess: Preprocess) -> PairBackbone:
     del options["name"]
     sides = pair_specs(options)
     text = REGISTRIES["text_encoder"].spec(sides["text"].name, **_untrained(sides["text"]))
-    return make_pair(
-        architecture(sides["image"], preprocess),
-        frozen(text),
+    return pair(
+        image=architecture(sides["image"], preprocess),
+        text=frozen(text),
         **{key: value for key, value in options.items() if key not in sides},
     )
 
@@ -237,10 +237,10 @@ def head_parts(network: TunedNetwork, pairs: tuple[Pair, ...]) -> dict[Pair, lis
     if find is None:
         return {}
     parts: dict[Pair, list[Part]] = {}
-    for pair in pairs:
-        parts[pair] = []
-        for name, mask in find(*pair).items():
-            parts[pair] += [(f"heads.{name}", box) for box in _boxes(mask)]
+    for place in pairs:
+        parts[place] = []
+        for name, mask in find(*place).items():
+            parts[place] += [(f"heads.{name}", box) for box in _boxes(mask)]
     return parts
 
 
