@@ -56,7 +56,7 @@ $(VENV)/.made:
 # What `make demo` needs.
 $(VENV)/.core: $(VENV)/.made pyproject.toml constraints.txt
 	@echo "installing shelfwise and what it needs into $(VENV) (about two minutes, once)"
-	$(INSTALL) -e .
+	$(INSTALL) -e '.[train]'
 	@touch $@
 
 # All of it; holds the core too.
