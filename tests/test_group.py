@@ -12,6 +12,7 @@ from PIL import Image, ImageEnhance
 
 import hostile
 from shelfwise.catalog import Catalog
+from shelfwise.data.alike import likeness
 from shelfwise.data.facts import FactTable, facts_of
 from shelfwise.data.group import STORE_NAME, close_pairs, groups_of, near_duplicates, text_keys
 from shelfwise.data.store import Store
@@ -285,3 +286,13 @@ def test_hostile_pictures_can_be_grouped(tmp_path: Path) -> None:
     assert by_name["no_ending"] == by_name["link_outside.jpg"]
     assert by_name["no_ending"] == by_name["really_a_png.jpg"]
     assert Counter(groups.tolist())[by_name["page.jpg"]] == 1
+
+
+def test_pairs_of_which_none_is_near_have_no_odds():
+    """Whole chunks are dropped at the coarse look (other thumbs) or at the fine one (other pictures)."""
+    rng = np.random.default_rng(0)
+    luma = rng.integers(0, 255, (2, 4, 48, 48), dtype=np.uint8)
+    thumb = rng.integers(0, 255, (2, 4, 16, 16, 3), dtype=np.uint8)
+    for thumbs in (thumb, thumb[[0, 0]]):
+        assert np.isneginf(likeness(*luma, *thumbs)).all()
+    assert np.isfinite(likeness(luma[0], luma[0], thumb[0], thumb[0])).all()

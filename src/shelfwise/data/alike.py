@@ -7,7 +7,6 @@ Legend: E pairs, n side of a picture, D = 48 (side of the luma), T = 16 (side of
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, uniform_filter
 
 Floats = NDArray[np.float32]
 
@@ -47,6 +46,8 @@ def likeness(
         thumb1, thumb2 = thumb1_ETT3[part].astype(np.float32), thumb2_ETT3[part].astype(np.float32)
         warp_E4, rms = _coarse(thumb1 @ _GREY, thumb2 @ _GREY)
         near = np.flatnonzero(rms <= MOST_COARSE)
+        if not len(near):
+            continue
         luma1, luma2 = (luma[part][near].astype(np.float32) for luma in (luma1_EDD, luma2_EDD))
         found, kept = measures(luma1, luma2, thumb1[near], thumb2[near], warp_E4[near])
         odds[start + near[kept]] = found @ WEIGHTS + BIAS
@@ -70,6 +71,8 @@ def measures(
     gain, left = _residual(_inner(moved), _inner(luma2_EDD))
     rms = np.sqrt(np.square(left).mean(axis=1))
     kept = np.flatnonzero(rms <= MOST_RESIDUAL)
+    if not len(kept):
+        return np.zeros((0, len(WEIGHTS))), kept
     moved, luma2, left, rms = moved[kept], luma2_EDD[kept], left[kept], rms[kept]
     fine = _correlation(_detail(moved, 3.0), _detail(luma2, 3.0))
     smooth = _correlation(_detail(_smoothed(moved), 6.0), _detail(_smoothed(luma2), 6.0))
@@ -173,12 +176,16 @@ def _sampling(shift_E: Floats, scale_E: Floats, side: int) -> Floats:
 
 
 def _smoothed(picture_EDD: Floats) -> Floats:
+    from scipy.ndimage import gaussian_filter
+
     return np.asarray(gaussian_filter(picture_EDD, (0, 0.7, 0.7), mode="nearest", truncate=2))
 
 
 def _detail(picture_EDD: Floats, floor: float) -> Floats:
     """Return what is left of the 5 x 5 mean, divided by its own strength there, flattened."""
     size = (0, 5, 5)
+    from scipy.ndimage import uniform_filter
+
     detail = picture_EDD - uniform_filter(picture_EDD, size, mode="nearest")
     power = uniform_filter(np.square(detail), size, mode="nearest")
     return _inner(detail / np.sqrt(np.maximum(power, 0) + floor**2))
