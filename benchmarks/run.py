@@ -30,6 +30,14 @@ NAMES = (
     "price_quality",
     "price_ranges",
     "price_fusion",
+    "label_next",
+    "review",
+    "drift",
+    "cascade",
+    "photos",
+    "engines",
+    "service",
+    "batch",
 )
 #: Benchmarks that know ``--quick``: a small size that shows they work, not what they measure.
 SMALL = (
@@ -48,6 +56,13 @@ SMALL = (
     "brands",
     "choice_text",
     "price_quality",
+    "batch",
+    "label_next",
+    "review",
+    "cascade",
+    "photos",
+    "drift",
+    "engines",
 )
 
 

@@ -32,6 +32,12 @@ QUICK = {
     ),
     # Other ways to combine: test_ensemble.py.
     "ensemble": ({"members": [{"name": "probe", "backbone": "toy"}, {"name": "neighbours", "by": "hash"}]},),
+    "cascade": (
+        {
+            "members": [{"name": "neighbours", "by": "hash"}, {"name": "probe", "backbone": "toy"}],
+            "costs": [1.0, 8.0],
+        },
+    ),
 }
 CASES = [(name, options) for name, several in QUICK.items() for options in several]
 

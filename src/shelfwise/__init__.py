@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shelfwise.answers import Answers
     from shelfwise.auditing import audit_table
+    from shelfwise.batch import answer_table
     from shelfwise.bundle import Bundle, load
     from shelfwise.catalog import Catalog
     from shelfwise.changes.diff import diff
@@ -22,15 +23,18 @@ if TYPE_CHECKING:
     from shelfwise.data.download import download
     from shelfwise.data.group import near_duplicates
     from shelfwise.data.terms import DownloadOptions
+    from shelfwise.drift import drift
     from shelfwise.errors import ShelfwiseError
     from shelfwise.evaluate import compare, evaluate
     from shelfwise.findings import Finding, Findings
     from shelfwise.fit import fit
+    from shelfwise.jobs import BatchOptions
     from shelfwise.migrate import migrate
     from shelfwise.models.embed import embed
     from shelfwise.predictions import Machine, Predictions
     from shelfwise.recipes.blend import blend, blend_weights
     from shelfwise.recipes.boost import Boost
+    from shelfwise.recipes.cascade import Cascade
     from shelfwise.recipes.ensemble import Ensemble
     from shelfwise.recipes.finetune import FineTune
     from shelfwise.recipes.neighbours import Neighbours
@@ -51,7 +55,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Answers": "answers",
+    "BatchOptions": "jobs",
     "Bundle": "bundle",
+    "Cascade": "recipes.cascade",
     "Catalog": "catalog",
     "Choice": "taxonomy",
     "Columns": "roles",
@@ -79,6 +85,7 @@ _HOMES = {
     "Treated": "recipes.treated",
     "Treatments": "recipes.treatments",
     "Vqa": "recipes.vqa",
+    "answer_table": "batch",
     "audit_table": "auditing",
     "backbone": "registry",
     "blend": "recipes.blend",
@@ -89,6 +96,7 @@ _HOMES = {
     "decide": "trust.decide",
     "diff": "changes.diff",
     "download": "data.download",
+    "drift": "drift",
     "embed": "models.embed",
     "evaluate": "evaluate",
     "fit": "fit",
@@ -104,8 +112,10 @@ _HOMES = {
 
 __all__ = [
     "Answers",
+    "BatchOptions",
     "Boost",
     "Bundle",
+    "Cascade",
     "Catalog",
     "Choice",
     "Columns",
@@ -132,6 +142,7 @@ __all__ = [
     "Treated",
     "Treatments",
     "Vqa",
+    "answer_table",
     "audit_table",
     "backbone",
     "blend",
@@ -142,6 +153,7 @@ __all__ = [
     "decide",
     "diff",
     "download",
+    "drift",
     "embed",
     "evaluate",
     "fit",

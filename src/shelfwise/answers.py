@@ -90,6 +90,8 @@ class Answers:
         layout: how they are written; that of the training table.
         likelier: int32 [N], code of the category each picture looks most like, -1 for none; where known.
         amounts: one per Number that was learnt.
+        disputed: row position to the attributes that a product's photos say different values of; ``None`` where no
+            product has several photos.
     """
 
     taxonomy: Taxonomy
@@ -103,6 +105,7 @@ class Answers:
     layout: Layout | None = None
     likelier: Codes | None = None
     amounts: tuple[AmountAnswers, ...] = ()
+    disputed: Mapping[int, tuple[str, ...]] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -148,7 +151,8 @@ class Answers:
 
         A Choice is ``{value, probability, state, candidate, runner_up, runner_up_probability}``; ``value`` is
         ``None`` unless the cell is answered, ``probability`` is the candidate's. A Number is ``{value, low, high,
-        coverage, state, candidate}``, with ``{unit_price, unit}`` where a price's quantity is known.
+        coverage, state, candidate}``, with ``{unit_price, unit}`` where a price's quantity is known. Cells of which a
+        product's photos say different values have ``{photos_disagree: True}`` as well.
         """
         found: dict[str, dict[str, Any]] = {}
         for block in self.blocks:
@@ -160,6 +164,8 @@ class Answers:
             at = _place(item.rows, row)
             if at is not None:
                 found[item.name] = _amount_cell(item, at)
+        for name in (self.disputed or {}).get(row, ()):
+            found[name]["photos_disagree"] = True
         return found
 
     def counts(self) -> dict[str, int]:
@@ -213,7 +219,7 @@ class Answers:
         write_answers(self, path, self.layout, filler=filler, explain=explain)
 
     def error_frame(self) -> pl.DataFrame:
-        """Return ``row, id, field, error``: rows without an answer, of a predicted category, or flagged."""
+        """Return ``row, id, field, error``: rows without an answer, of a predicted category, flagged or disputed."""
         rows = [(i + 1, self.ids[i], e.field, e.message) for i, e in self.errors.items()]
         category = {i: block.category for block in self.blocks for i in block.rows.tolist()}
         for i, probability in self.guessed.items():
@@ -223,6 +229,8 @@ class Answers:
             rows.append(
                 (i + 1, self.ids[i], "category" if flag == "category?" else "image", self._why(i, flag))
             )
+        for i, names in (self.disputed or {}).items():
+            rows.append((i + 1, self.ids[i], "image", f"its photos disagree about {', '.join(names)}"))
         schema = {"row": pl.Int64, "id": pl.String, "field": pl.String, "error": pl.String}
         return pl.DataFrame(sorted(rows), schema=schema, orient="row")
 

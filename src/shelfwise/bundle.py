@@ -22,7 +22,7 @@ from shelfwise.card import card
 from shelfwise.catalog import Catalog, Schema
 from shelfwise.config import RunOptions, make_recipe, run_options, to_toml
 from shelfwise.data.unit_prices import with_unit_prices
-from shelfwise.errors import BundleError, ConfigError, UsageError, listing, suggest
+from shelfwise.errors import BundleError, ConfigError, UsageError
 from shelfwise.files import replacing_directory
 from shelfwise.manifest import (
     CLAIMS,
@@ -30,17 +30,22 @@ from shelfwise.manifest import (
     EVIDENCE,
     FORMAT,
     INDEX,
+    PHOTOS,
     check_target,
     listed,
     read_index,
     read_json,
 )
+from shelfwise.models.exported import Exported
 from shelfwise.predictions import Machine, Predictions, Predictor, Recipe
 from shelfwise.recipes.index import FILE as INDEX_FILE
 from shelfwise.recipes.index import TrainingIndex
 from shelfwise.recipes.remapped import Remapped, load_remapped
+from shelfwise.recipes.several import ALIKE, Shown, Voting, disputed, readable_of, vote
 from shelfwise.report import Report
-from shelfwise.roles import TITLE_NAMES, Columns, Layout, Roles
+from shelfwise.roles import Columns, Layout, Roles
+from shelfwise.single import one_product
+from shelfwise.speed import Speed
 from shelfwise.taxonomy import Taxonomy
 from shelfwise.trust.calibrate import out_of_fold
 from shelfwise.trust.claims import Reader
@@ -63,6 +68,9 @@ class Bundle:
         rule: how probabilities become answers.
         index: the products learnt from: look-alikes, familiarity.
         claims: what listing texts state, if the training table had texts.
+        voting: how the photos of a product that has several are weighed.
+        exported: what its backbones were converted to, for other engines than torch; see ``export``.
+        speed: how fast it was when it was measured; see ``speed``.
     """
 
     schema: Schema
@@ -74,6 +82,9 @@ class Bundle:
     rule: Rule | None = None
     index: TrainingIndex | None = None
     claims: Reader | None = None
+    voting: Voting = ALIKE
+    exported: Exported | None = None
+    speed: Speed | None = None
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -96,7 +107,12 @@ class Bundle:
         return self.predictor.untrained_values if isinstance(self.predictor, Remapped) else frozenset()
 
     def read(
-        self, source: Any, *, images: str | Path | None = None, columns: Columns | None = None
+        self,
+        source: Any,
+        *,
+        images: str | Path | None = None,
+        columns: Columns | None = None,
+        photos: Any = None,
     ) -> Catalog:
         """Read a table as the training table was read.
 
@@ -104,14 +120,35 @@ class Bundle:
             CatalogError: as ``Catalog.read``.
         """
         # Remembering: what is computed of the pictures serves answers, familiarity and look-alikes alike.
-        return Catalog.read(source, images=images, columns=columns, schema=self.schema).remembering()
+        given = {"images": images, "columns": columns, "photos": photos}
+        return Catalog.read(source, schema=self.schema, **given).remembering()
+
+    def on(self, machine: Machine | None) -> Machine:
+        """Return a machine that knows what the bundle was exported to, unless it was told of others."""
+        found = machine or Machine()
+        return found if found.exported is not None else replace(found, exported=self.exported)
 
     def predict(self, catalog: Catalog, machine: Machine | None = None) -> Predictions:
         """Return calibrated probabilities for every product, and how familiar its picture is."""
-        found = self._predict(catalog.under(self.schema).remembering(), machine or Machine())
+        found, _ = self._predict(catalog.under(self.schema).remembering(), self.on(machine))
         return found if self.rule is None else self.rule.calibrated(found)
 
-    def _predict(self, catalog: Catalog, machine: Machine) -> Predictions:
+    def _predict(
+        self, catalog: Catalog, machine: Machine
+    ) -> tuple[Predictions, Mapping[int, tuple[str, ...]] | None]:
+        """Predict every product, one with several photos by their vote; and what its photos disagree about."""
+        if not catalog.photos:
+            return self._seen(catalog, machine), None
+        shown = Shown.of(catalog)
+        found = self._seen(shown.catalog, machine)
+        sure, known = (
+            found if self.rule is None else self.rule.calibrated(found),
+            readable_of(found.familiarity),
+        )
+        return vote(found, shown, self.voting, known), disputed(sure, shown, known)
+
+    def _seen(self, catalog: Catalog, machine: Machine) -> Predictions:
+        """Predict every row by one photo."""
         found = self.predictor.predict(catalog, machine)
         if self.index is None:
             return found
@@ -176,7 +213,7 @@ class Bundle:
         catalog = catalog.under(self.schema).remembering()
         promised = precision is not None or self.run.decide.precision is not None
         kept = self.promise(precision, confidence, over) if promised and not every_cell else None
-        found = self._predict(catalog, machine or Machine())
+        found, apart = self._predict(catalog, self.on(machine))
         if self.rule is None:
             answers = found.answers()
         else:
@@ -186,7 +223,8 @@ class Bundle:
         field = catalog.schema.roles.category
         cells = tuple(catalog.frame[field].to_list()) if field else ()
         amounts = with_unit_prices(answers.amounts, catalog)
-        answers = replace(answers, categories=cells, layout=self.schema.layout, amounts=amounts)
+        layout = self.schema.layout
+        answers = replace(answers, categories=cells, layout=layout, amounts=amounts, disputed=apart)
         return answers.keep_stated(catalog) if keep_stated else answers
 
     def look_alikes(
@@ -211,7 +249,7 @@ class Bundle:
             raise BundleError("this bundle keeps no index of its training products; fit it again")
         stated_M = None if stating is None else self._stated(stating, self.index.ids)
         among = None if stated_M is None else np.isfinite(stated_M)
-        found = self.index.look_alikes(catalog.under(self.schema), k, machine or Machine(), among)
+        found = self.index.look_alikes(catalog.under(self.schema), k, self.on(machine), among)
         rows, ranks = (found.positions >= 0).nonzero()
         near = found.positions[rows, ranks]
         return pl.DataFrame(
@@ -242,7 +280,7 @@ class Bundle:
 
     def answer_one(
         self,
-        image: str | Path | None = None,
+        image: str | Path | Sequence[str | Path] | None = None,
         *,
         text: str | Mapping[str, str] | None = None,
         category: str | None = None,
@@ -253,7 +291,7 @@ class Bundle:
         """Answer one product.
 
         Args:
-            image: the file of its photo; Numbers are answered without one too.
+            image: the file of its photo, or of several; Numbers are answered without one too.
             text: what is written of it: a mapping of the training table's text columns, or one text for the first of
                 them (a title, where there is one).
             category: the product's category; predicted if left out.
@@ -269,24 +307,13 @@ class Bundle:
             TaxonomyError: an unknown category.
             UsageError: a text for a column that the training table did not have.
         """
-        image = None if image is None else Path(image)
-        if category is not None:
-            self.taxonomy.attributes(category)
-        id_ = id if id is not None else image.stem if image is not None else "1"
-        roles, layout = self.schema.roles, self.schema.layout
-        cells = {layout.id: id_, layout.category or "category": category, **_text_cells(text, roles)}
-        cells["image"] = image.name if image is not None else None
-        frame = pl.DataFrame(
-            {name: [cell] for name, cell in cells.items()}, schema=dict.fromkeys(cells, pl.String)
-        )
-        schema = replace(self.schema, roles=replace(roles, id=layout.id, image="image"))
-        found = Catalog.read(frame, images=image.parent if image is not None else None, schema=schema)
+        found = one_product(self.schema, image, text=text, category=category, id=id)
         answers = self.answer(found, precision=precision, machine=machine)
         error = answers.errors.get(0)
         block = answers.blocks[0] if answers.blocks else None
         code = -1 if answers.likelier is None else int(answers.likelier[0])
         return {
-            "id": id_,
+            "id": found.ids[0],
             "category": block.category if block else category,
             "looks_like": self.taxonomy.categories[code] if code >= 0 else None,
             "answers": answers.of(0),
@@ -333,6 +360,11 @@ class Bundle:
             self.index.save(folder)
         if self.claims is not None:
             self.claims.save(folder / CLAIMS)
+        if self.speed is not None:
+            self.speed.save(folder)
+        if self.voting.roles:
+            text = json.dumps({"roles": dict(self.voting.roles)}, ensure_ascii=False)
+            (folder / PHOTOS).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> "Bundle":
@@ -362,7 +394,10 @@ class Bundle:
         rule = Rule.from_table(read_json(path / DECISION), str(path / DECISION)) if there else None
         training = TrainingIndex.load(path, taxonomy) if INDEX_FILE in index["files"] else None
         claims = Reader.load(path / CLAIMS, taxonomy) if CLAIMS in index["files"] else None
-        return cls(schema, recipe, predictor, report, run, evidence, rule, training, claims)
+        weights = read_json(path / PHOTOS) if PHOTOS in index["files"] else {"roles": {}}
+        voting = Voting.from_table(weights, str(path / PHOTOS))
+        found = cls(schema, recipe, predictor, report, run, evidence, rule, training, claims, voting)
+        return replace(found, exported=Exported.load(path), speed=Speed.load(path))
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -387,22 +422,6 @@ class Bundle:
             "taxonomy": self.taxonomy.hash,
             **({"migrated_from": self.migrated_from[-1], "untrained": untrained} if untrained else {}),
         }
-
-
-def _text_cells(text: str | Mapping[str, str] | None, roles: Roles) -> dict[str, str]:
-    """Return what is written of one product, by text column."""
-    if text is None:
-        return {}
-    if not isinstance(text, str):
-        for name in text:
-            if name not in roles.texts:
-                hint = suggest(name, roles.texts) or f"It had: {listing(roles.texts)}."
-                raise UsageError(f"the training table had no text column {name!r}. {hint}")
-        return dict(text)
-    if not roles.texts:
-        raise UsageError("the training table had no text column, so nothing was learnt about texts")
-    titles = (name for name in roles.texts if name.strip().casefold().replace(" ", "_") in TITLE_NAMES)
-    return {next(titles, roles.texts[0]): text}
 
 
 def run_table(run: RunOptions) -> dict[str, Any]:

@@ -25,7 +25,8 @@ from shelfwise.cells import (
 )
 from shelfwise.errors import CatalogError, ImageError, UsageError
 from shelfwise.findings import Finding, Findings
-from shelfwise.locate import locate_images
+from shelfwise.locate import ImageFolder
+from shelfwise.photos import Photo, Photos, locate_photos, read_photos
 from shelfwise.roles import FILLER, MISSING, Columns, Layout, Roles, fit_roles, infer_roles, is_challenge
 from shelfwise.splits import Folds, assign
 from shelfwise.tables import read_table, unescape
@@ -61,12 +62,13 @@ class Catalog:
         ids: the products' ids, verbatim.
         category: int32 [N], position in ``taxonomy.categories``; -1 where empty, -2 where unknown.
         codes: int32 [N, J], the code of each label column's value; -1 where missing, -2 where unknown.
-        images: the resolved path of each picture; ``None`` where ``image_errors`` says why.
+        images: the resolved path of each product's first picture; ``None`` where ``image_errors`` says why.
         image_errors: row position to what is wrong with where its picture should be.
         findings: what reading noticed.
         source: the table's name for messages.
         memo: arrays per picture that live as long as this catalogue and what is selected from it, so that
             the folds of a cross-fit read every vector once; ``None`` to keep nothing.
+        photos: all pictures of each product that has more than one, by row position.
     """
 
     frame: pl.DataFrame
@@ -79,6 +81,7 @@ class Catalog:
     findings: Findings = field(default_factory=Findings)
     source: str = "frame"
     memo: dict[Hashable, Any] | None = None
+    photos: Mapping[int, tuple[Photo, ...]] = field(default_factory=dict)
 
     @classmethod
     def read(
@@ -94,6 +97,7 @@ class Catalog:
         aliases: Mapping[str, Mapping[str, str]] | None = None,
         attribute_aliases: Mapping[str, str] | None = None,
         units: Mapping[str, str] | None = None,
+        photos: Any = None,
     ) -> "Catalog":
         """Read a table of products.
 
@@ -108,6 +112,8 @@ class Catalog:
             aliases: per attribute, other spellings of values: ``{"colour": {"Black ": "Black"}}``.
             attribute_aliases: other spellings of attribute names: ``{"occasion": "ocassion"}``.
             units: the currency or unit of number columns: ``{"price": "INR"}``.
+            photos: a table of all pictures, ``id, image`` and, if known, ``role``; a product that is not in it has
+                those of its own cell.
 
         Raises:
             CatalogError: a table that cannot be read, or a column that is not there.
@@ -131,43 +137,55 @@ class Catalog:
             roles = fit_roles(frame, schema.roles, columns, table.source)
             schema = replace(schema, roles=roles)
             cleaned = clean_cells(frame, roles, schema.missing)
-        ids = _ids(frame, roles)
-        category, codes = encode_labels(cleaned, schema.taxonomy, roles, schema.layout)
-        root = Path(images) if images is not None else table.directory
-        cells = frame[roles.image].to_list() if roles.image is not None else None
-        paths, errors = locate_images(cells, ids, root)
+        place = ImageFolder(Path(images) if images is not None else table.directory)
+        shown = read_photos(photos, roles.id) if photos is not None else None
+        found = cls.settled(frame, schema, place, table.source, cleaned, shown)
         notes = [Finding("reading", note, severity="note") for note in (*table.notes, *roles.notes)]
-        found = table_findings(cleaned, schema.taxonomy, roles, schema.layout, ids, category, codes)
-        found += [
-            Finding(
-                f"image_{error.kind}",
-                str(error),
-                position + 1,
-                ids[position],
-                roles.image or "image",
-                "error",
-            )
-            for position, error in errors.items()
-        ]
-        if ids and len(errors) == len(ids) and images is None:
+        lost = len(shown.keys() - set(found.ids)) if shown is not None else 0
+        if lost:
+            said = f"{lost:,} ids of the table of photos are not products of {table.source}"
+            notes.append(Finding("reading", said, severity="note"))
+        if found.ids and len(found.image_errors) == len(found.ids) and images is None:
             notes.append(
                 Finding(
                     "no_images",
-                    f"no picture was found in {root}: name the folder with images",
+                    f"no picture was found in {table.directory}: name the folder with images",
                     severity="error",
                 )
             )
-        return cls(
-            frame,
-            schema,
-            ids,
-            category,
-            codes,
-            paths,
-            errors,
-            Findings.of_all([*notes, *found]),
-            table.source,
-        )
+        return replace(found, findings=Findings.of_all([*notes, *found.findings]))
+
+    @classmethod
+    def settled(
+        cls,
+        frame: pl.DataFrame,
+        schema: Schema,
+        folder: ImageFolder,
+        source: str,
+        cleaned: pl.DataFrame | None = None,
+        shown: Photos | None = None,
+    ) -> "Catalog":
+        """Return rows whose columns have their roles, such as a part of a table that was read before.
+
+        Args:
+            frame: every cell as text.
+            schema: with the roles of this table's columns.
+            folder: of the pictures.
+            source: the table's name for messages.
+            cleaned: what ``clean_cells`` returned of the frame, where that is known.
+            shown: what ``read_photos`` returned of a table of photos, where there is one.
+        """
+        roles = schema.roles
+        cleaned = clean_cells(frame, roles, schema.missing) if cleaned is None else cleaned
+        ids = _ids(frame, roles)
+        category, codes = encode_labels(cleaned, schema.taxonomy, roles, schema.layout)
+        cells = frame[roles.image].to_list() if roles.image is not None else None
+        located = locate_photos(cells, ids, folder, shown)
+        found = table_findings(cleaned, schema.taxonomy, roles, schema.layout, ids, category, codes)
+        found += located.findings(ids, roles.image or "image")
+        findings, photos = Findings.of_all(found), located.photos
+        places = located.first, located.errors
+        return cls(frame, schema, ids, category, codes, *places, findings, source, photos=photos)
 
     def under(self, schema: Schema) -> "Catalog":
         """Return the same rows read under another schema, such as a bundle's; pictures stay as located."""
@@ -207,6 +225,10 @@ class Catalog:
             if names:
                 lines.append(f"  {title}: {', '.join(names)}")
         return "\n".join(lines)
+
+    def first_photos(self) -> "Catalog":
+        """Return the same products with their first picture alone."""
+        return replace(self, photos={}) if self.photos else self
 
     def remembering(self) -> "Catalog":
         """Return the same catalogue with a memo, see ``memo``."""
@@ -335,6 +357,7 @@ class Catalog:
             images=tuple(self.images[i] for i in where.tolist()),
             image_errors=errors,
             findings=Findings(),
+            photos={new: self.photos[old] for new, old in enumerate(where.tolist()) if old in self.photos},
         )
 
     def folds(self, k: int, *, groups: npt.ArrayLike | None = None, seed: int = 0) -> Folds:

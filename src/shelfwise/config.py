@@ -93,6 +93,8 @@ class DataOptions(Options):
         catalog: the table of products.
         images: the image folder; by default the table's own.
         attributes: the list of each category's attributes, for columns called ``attr_1`` ...
+        photos: a table of all photos, ``id, image`` and, if known, ``role``.
+        learn_photos: of a product with several: the ``first``, or ``all``; all of them vote either way.
         evidence: grouped folds (2 or more), or a share held out (below 1).
         learn_from: ``everything``: what answers has learnt from all products, once the evidence is gathered; or
             ``split``: with a share held out, what the evidence is of answers, and nothing is learnt twice.
@@ -107,6 +109,8 @@ class DataOptions(Options):
     catalog: Path
     images: Path | None = None
     attributes: Path | None = None
+    photos: Path | None = None
+    learn_photos: Literal["first", "all"] = "first"
     evidence: Annotated[int, Field(ge=2, le=20)] | Annotated[float, Field(gt=0, lt=1)] = 5
     learn_from: Literal["everything", "split"] = "everything"
     missing: tuple[str, ...] = MISSING
@@ -294,7 +298,7 @@ def read_run(path: str | Path, overrides: Sequence[str] = ()) -> RunOptions:
         raise ConfigError(f"cannot read the run file {path}: {error}") from error
     data = table.get("data")
     if isinstance(data, dict):
-        for key in ("catalog", "images", "attributes"):
+        for key in ("catalog", "images", "attributes", "photos"):
             if isinstance(data.get(key), str):
                 data[key] = str(path.parent / data[key])
     decide = table.get("decide")

@@ -9,10 +9,14 @@ It knows no other module. The tree::
     ├── CatalogError       a table that cannot be read, a column that is not there
     ├── ImageError         one picture that cannot be read; has a ``kind``
     ├── PredictionError    predictions that do not fit together or with a catalogue
+    ├── BatchStopped       a batch job with more failed rows than it may have; what is done is kept
     ├── BundleError        a bundle that is missing, broken, changed, or from another format
     ├── TrainingError      a training that cannot go on, or a checkpoint that does not fit
     ├── EngineError        an inference engine that fails or disagrees with the reference
     │   └── ChatError      a model behind an endpoint that gives no reply
+    ├── DeskError          a review desk that cannot be opened, or a verdict that it cannot take
+    ├── ServiceError       a service that cannot be reached, or refuses; has ``status`` and ``code``
+    ├── KeyRingError       a file of keys that cannot be read or written
     └── MissingExtra       an optional package that is not installed
 """
 
@@ -74,6 +78,10 @@ class PredictionError(ShelfwiseError):
     """Predictions that do not fit together, or do not fit a catalogue."""
 
 
+class BatchStopped(ShelfwiseError):
+    """A batch job in which more rows failed than it may have; what is done is kept."""
+
+
 class BundleError(ShelfwiseError):
     """A bundle that is missing, incomplete, changed since it was written, or of an unknown format."""
 
@@ -96,6 +104,30 @@ class ChatError(EngineError):
     def __init__(self, message: str, *, hopeless: bool = False) -> None:
         super().__init__(message)
         self.hopeless = hopeless
+
+
+class DeskError(ShelfwiseError):
+    """A review desk that cannot be opened or reached, or a verdict that it cannot take."""
+
+
+class ServiceError(ShelfwiseError):
+    """A running service that cannot be reached, or that refuses a request.
+
+    Attributes:
+        status: of HTTP; 0 where no answer came.
+        code: a short stable name, such as ``queue_full``.
+        retry_after: seconds after which it asks to be tried again; ``None`` where it did not say.
+    """
+
+    def __init__(
+        self, message: str, *, status: int = 0, code: str = "unreachable", retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.retry_after = status, code, retry_after
+
+
+class KeyRingError(ShelfwiseError):
+    """A file of keys that cannot be read or written."""
 
 
 class MissingExtra(ShelfwiseError):

@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,15 @@ from shelfwise.advice import advice
 from shelfwise.amounts import SMAPE, Aim
 from shelfwise.answers import Answers
 from shelfwise.catalog import Catalog
-from shelfwise.crossfit import cross_fit, hold_out
 from shelfwise.errors import CatalogError
 from shelfwise.evaluate import compare, evaluate
 from shelfwise.evaluate_amounts import with_amounts
+from shelfwise.gathering import Gathered, Split
 from shelfwise.metrics import NUMBER_METRICS
+from shelfwise.photo_gain import with_photos
 from shelfwise.predictions import Machine, Predictions, Predictor, Recipe
 from shelfwise.recipes.parts import Parts
+from shelfwise.recipes.several import ALIKE, Voting
 from shelfwise.report import Line, Report
 from shelfwise.splits import Folds, places
 from shelfwise.trust.amount_rule import amounts_out_of_fold
@@ -40,8 +41,6 @@ MIN_ROWS, MIN_VALUES = 100, 2
 SHARES = (0.25, 0.5)
 #: Seconds that one fit may take for a learning curve to be drawn and a random split to be scored.
 MOST_SECONDS = 120.0
-#: Folds inside a holdout, for calibration and decision.
-INNER_FOLDS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +52,14 @@ class Expectation:
         evidence: out-of-fold probabilities beside the truth.
         rule: fitted on all of it.
         predictor: that the evidence is of, where it is one: with a holdout.
+        voting: how the photos of products that have several are weighed.
     """
 
     report: Report
     evidence: Evidence
     rule: Rule
     predictor: Predictor | None = None
+    voting: Voting = ALIKE
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,93 +71,12 @@ class _Setting:
     evidence: int | float
     seed: int
     machine: Machine
+    learn_photos: str = "first"
 
-    def gather(self, groups: Ints | None, keep: npt.NDArray[np.bool_] | None = None) -> "Gathered":
+    def gather(self, groups: Ints | None, keep: npt.NDArray[np.bool_] | None = None) -> Gathered:
         """Predict out of fold, by folds over groups or, without groups, over rows."""
         split = Split.of(self.catalog, self.evidence, groups, self.seed)
-        return split.gather(self.recipe, self.machine, self.seed, keep=keep)
-
-
-@dataclass(frozen=True, eq=False)
-class Gathered:
-    """Predictions out of fold, beside the truth.
-
-    Attributes:
-        evidence: calibrated by nothing yet.
-        truth: the products predicted.
-        found: their predictions.
-        folds: of the whole catalogue.
-        predictor: that they are of, where it is one: with a holdout.
-    """
-
-    evidence: Evidence
-    truth: Catalog
-    found: Predictions
-    folds: Folds
-    predictor: Predictor | None = None
-
-    @property
-    def choices(self) -> Evidence:
-        """The evidence of Choice attributes alone."""
-        return replace(self.evidence, amounts=())
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """How a catalogue is split for evidence: into folds, or into a part learnt from and a part held out.
-
-    Attributes:
-        catalog: the products.
-        group: int64 [N].
-        folds: of the products; fold 1 is the part held out, where there is one.
-        held: whether a part is held out.
-        seed: of the folds inside it.
-    """
-
-    catalog: Catalog
-    group: Ints
-    folds: Folds
-    held: bool
-    seed: int
-
-    @classmethod
-    def of(cls, catalog: Catalog, evidence: int | float, groups: Ints | None, seed: int) -> "Split":
-        """Split by ``data.evidence``, groups kept whole; without groups, every row is its own."""
-        group_N = np.arange(len(catalog)) if groups is None else groups
-        if evidence >= 2:
-            folds = catalog.folds(int(evidence), groups=groups, seed=seed)
-        else:
-            folds = catalog.holdout(float(evidence), groups=groups, seed=seed)
-        return cls(catalog, group_N, folds, evidence < 2, seed)
-
-    def gather(
-        self,
-        recipe: Recipe,
-        machine: Machine,
-        seed: int,
-        *,
-        keep: npt.NDArray[np.bool_] | None = None,
-        out: Path | None = None,
-    ) -> Gathered:
-        """Predict every product, or those held out, by what has not seen their group.
-
-        Args:
-            recipe: how to learn.
-            machine: where to compute.
-            seed: of the recipe.
-            keep: bool [N], learn from these rows only.
-            out: a folder for finished folds.
-        """
-        catalog, folds = self.catalog, self.folds
-        if not self.held:
-            found = cross_fit(recipe, catalog, folds, machine=machine, seed=seed, out=out, keep=keep)
-            return Gathered(Evidence.of(found, catalog, self.group, folds.fold), catalog, found, folds)
-        predictor, found = hold_out(recipe, catalog, folds, machine=machine, seed=seed, keep=keep)
-        rows = folds.test(1)
-        truth, group = catalog.select(rows), self.group[rows]
-        parts = min(INNER_FOLDS, len(np.unique(group)))
-        fold = truth.folds(parts, groups=group, seed=self.seed).fold if parts > 1 else None
-        return Gathered(Evidence.of(found, truth, group, fold), truth, found, folds, predictor)
+        return split.gather(self.recipe, self.machine, self.seed, keep=keep, learn_photos=self.learn_photos)
 
 
 def expect(
@@ -173,6 +93,7 @@ def expect(
     curve: bool = True,
     learn_from: str = "everything",
     aim: Aim = SMAPE,
+    learn_photos: str = "first",
 ) -> Expectation:
     """Score a recipe and the rule fitted on its predictions out of fold.
 
@@ -189,11 +110,12 @@ def expect(
         curve: also score with less labels.
         learn_from: ``everything``, or ``split`` where the predictor of a holdout is the one that answers.
         aim: what the answers of Numbers are best for.
+        learn_photos: ``first``, or ``all`` photos of a product that has several.
 
     Random split and learning curve are of Choice attributes; neither is made for a recipe that uses the whole machine,
     or whose fits take longer than ``MOST_SECONDS``.
     """
-    setting = _Setting(recipe, catalog, evidence, seed, machine or Machine())
+    setting = _Setting(recipe, catalog, evidence, seed, machine or Machine(), learn_photos)
     begun = time.monotonic()
     gathered = setting.gather(groups)
     parts = int(evidence) if evidence >= 2 else 1
@@ -213,7 +135,7 @@ def expect(
                 "Neither a random split nor a learning curve was fitted: with this recipe each costs as much as the "
                 "evidence."
             )
-        alone = _Setting(_of_choices(recipe), catalog.only("choices"), evidence, seed, setting.machine)
+        alone = replace(setting, recipe=_of_choices(recipe), catalog=catalog.only("choices"))
         if random_split and cheap:
             report = _with_random_split(report, alone, metric, costs)
         if curve and cheap:
@@ -222,7 +144,12 @@ def expect(
         report = replace(report, advice=advice(report, gathered.evidence))
     report = _with_numbers(report, gathered.evidence, gathered.truth, aim)
     rule = decide(gathered.evidence, metric, costs=costs, aim=aim)
-    return Expectation(report, gathered.evidence, rule, gathered.predictor)
+    if gathered.photos is None:
+        return Expectation(report, gathered.evidence, rule, gathered.predictor)
+    truth, group = gathered.truth, gathered.evidence.group
+    counted = counted_cells(truth)
+    report = with_photos(report, gathered.photos, truth, groups=group, metric=metric, counted=counted)
+    return Expectation(report, gathered.evidence, rule, gathered.predictor, gathered.photos.voting)
 
 
 def _of_choices(recipe: Recipe) -> Recipe:

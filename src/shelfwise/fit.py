@@ -16,6 +16,7 @@ from shelfwise.expect import expect
 from shelfwise.files import cache_directory
 from shelfwise.predictions import Machine, Recipe
 from shelfwise.recipes.index import learn_index
+from shelfwise.recipes.several import Shown
 from shelfwise.registry import REGISTRIES
 from shelfwise.trust.claims import learn_reader, text_columns
 from shelfwise.trust.costs import read_costs
@@ -47,6 +48,7 @@ def fit(
     random_split: bool = True,
     curve: bool = True,
     learn_from: Literal["everything", "split"] = "everything",
+    learn_photos: Literal["first", "all"] = "first",
     run: RunOptions | None = None,
 ) -> Bundle:
     """Learn from a catalogue, and say what to expect on products nobody has seen.
@@ -66,13 +68,15 @@ def fit(
         curve: also score with a quarter and a half of the labels. Both are left out for recipes that take more than
             two minutes to fit, or the whole machine.
         learn_from: ``everything``; or ``split``, with a share held out as evidence: nothing is learnt twice.
+        learn_photos: ``first``, or ``all`` photos of a product that has several; all of them vote either way.
         run: the run file this comes from, written into the bundle; by default one made of the arguments.
 
     Raises:
         CatalogError: no product with a readable picture and a label, or too few groups for the folds.
         UsageError: ``learn_from="split"`` without a share held out.
     """
-    learn_from = run.data.learn_from if run is not None else learn_from
+    if run is not None:
+        learn_from, learn_photos = run.data.learn_from, run.data.learn_photos
     if learn_from == "split" and evidence >= 2:
         raise UsageError('learn_from = "split" needs a share held out as evidence, such as 0.2')
     recipe = recipe or default_recipe(catalog)
@@ -99,10 +103,11 @@ def fit(
         curve=curve,
         learn_from=learn_from,
         aim=decide.aim,
+        learn_photos=learn_photos,
     )
     report = found.report
-    learnt = {item.name for item in found.evidence.amounts}
-    left = [name for name in catalog.taxonomy.number_names if name not in learnt]
+    numbers = {item.name for item in found.evidence.amounts}
+    left = [name for name in catalog.taxonomy.number_names if name not in numbers]
     if left:
         report = report.with_notes(
             f"The recipe {recipe.name!r} does not learn numbers: {', '.join(left)}. The recipe 'parts' does."
@@ -118,13 +123,19 @@ def fit(
     if _reads_text(recipe.table()):
         report = report.with_notes(*spelt_out_notes(spelt_out(catalog)))
     kept = found.predictor if learn_from == "split" else None
-    predictor = recipe.fit(catalog, None, machine, seed) if kept is None else kept
+    several = learn_photos == "all" and bool(catalog.photos)
+    learnt = Shown.of(catalog).catalog if several else catalog
+    predictor = recipe.fit(learnt, None, machine, seed) if kept is None else kept
     # What a recipe did to its training labels; most do nothing.
     report = report.with_notes(*getattr(predictor, "learnt", ()))
     if run is None:
-        data = DataOptions(catalog=Path(catalog.source), evidence=evidence, learn_from=learn_from)
+        source = Path(catalog.source)
+        data = DataOptions(
+            catalog=source, evidence=evidence, learn_from=learn_from, learn_photos=learn_photos
+        )
         run = RunOptions(seed=seed, data=data, recipe=recipe.table(), decide=decide)
-    bundle = Bundle(catalog.schema, recipe, predictor, report, run, found.evidence, found.rule, index, claims)
+    trust = found.evidence, found.rule, index, claims, found.voting
+    bundle = Bundle(catalog.schema, recipe, predictor, report, run, *trust)
     if decide.precision is not None:
         return bundle.with_notes(str(bundle.promise()))
     return bundle

@@ -4,10 +4,10 @@ It knows the two layouts (named columns, and the challenge's ``attr_1..attr_N``)
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,6 +19,10 @@ from shelfwise.errors import PredictionError, UsageError
 from shelfwise.files import write_text
 from shelfwise.roles import Layout
 from shelfwise.tables import escape_formulas, write_frame
+
+#: What stands in a column of states; a row that the attribute is not of has none, one with an error says so.
+SAID_STATES = pl.Series([*STATES, "error", ""], dtype=pl.String)
+ERROR, NO_STATE = len(STATES), len(STATES) + 1
 
 
 def attribute_column(layout: Layout, position: int, name: str) -> str:
@@ -35,7 +39,8 @@ def answer_frame(
         answers: what to lay out.
         layout: of the training table.
         filler: what unused and unanswered cells hold; by default the layout's own.
-        explain: add ``.state``, ``.probability``, ``.candidate`` and ``.runner_up`` after each attribute column,
+        explain: add ``.state``, ``.probability``, ``.candidate`` and ``.runner_up`` after each attribute column, and
+            where products have several photos ``photos_disagree``, the attributes they disagree about, parted by ``|``;
             ``.candidate``, ``.low``, ``.high`` and ``.state`` after each number, ``.unit_price`` and ``.unit`` after a
             price where a product's text says how much it is.
             The probability is that of the candidate: the value answered, or, where the cell is left open, the
@@ -49,37 +54,23 @@ def answer_frame(
     empty = layout.filler if filler is None else filler
     category: list[str | None] = list(answers.categories) if answers.categories else [None] * n
     lengths = np.zeros(n, dtype=np.int64)
-    values: dict[str, list[str | None]] = {name: [empty or None] * n for name in layout.columns}
-    states: dict[str, list[str]] = {name: [""] * n for name in layout.columns}
-    probability = {name: np.full(n, np.nan, dtype=np.float32) for name in layout.columns}
-    candidate, runner_up = (
-        {name: cast("list[str | None]", [None] * n) for name in layout.columns} for _ in range(2)
-    )
+    columns = {name: _Column(n) for name in layout.columns}
     for row in answers.errors:
         name = category[row] or ""
         if name in answers.taxonomy.category_codes:
             lengths[row] = len(answers.taxonomy.choices(name))
             for position, choice in enumerate(answers.taxonomy.choices(name)):
-                states[attribute_column(layout, position, choice.name)][row] = "error"
+                columns[attribute_column(layout, position, choice.name)].state[row] = ERROR
     for block in answers.blocks:
         choices = answers.taxonomy.choices(block.category)
         lengths[block.rows] = len(choices)
         for row in block.rows.tolist():
             category[row] = block.category
         for position, choice in enumerate(choices):
-            column = attribute_column(layout, position, choice.name)
-            names = [*choice.values, None]
-            for at, row in enumerate(block.rows.tolist()):
-                code = block.codes[at, position]
-                states[column][row] = STATES[block.state[at, position]]
-                candidate[column][row] = names[block.candidate[at, position]]
-                runner_up[column][row] = names[block.runner_up[at, position]]
-                if code >= 0:
-                    values[column][row] = choice.values[code]
-            probability[column][block.rows] = block.probability[:, position]
+            columns[attribute_column(layout, position, choice.name)].put(block, position, choice.values)
     data: dict[str, Any] = {layout.id: list(answers.ids)}
     if layout.category:
-        data[layout.category] = category
+        data[layout.category] = pl.Series(category, dtype=pl.String)
     if layout.kind == "challenge":
         data["len"] = lengths
     amounts = {item.name: item for item in answers.amounts}
@@ -87,13 +78,55 @@ def answer_frame(
         if name in amounts:
             data |= _amount_columns(amounts[name], n, explain)
             continue
-        data[name] = pl.Series(values[name], dtype=pl.String)
+        column = columns[name]
+        values = column.texts(column.value)
+        data[name] = values.fill_null(empty) if empty else values
         if explain:
-            data[f"{name}.state"] = states[name]
-            data[f"{name}.probability"] = pl.Series(probability[name]).fill_nan(None)
-            data[f"{name}.candidate"] = pl.Series(candidate[name], dtype=pl.String)
-            data[f"{name}.runner_up"] = pl.Series(runner_up[name], dtype=pl.String)
+            data[f"{name}.state"] = SAID_STATES.gather(column.state)
+            data[f"{name}.probability"] = pl.Series(column.probability).fill_nan(None)
+            data[f"{name}.candidate"] = column.texts(column.candidate)
+            data[f"{name}.runner_up"] = column.texts(column.runner_up)
+    if explain and answers.disputed is not None:
+        about = ["|".join(answers.disputed.get(row, ())) or None for row in range(n)]
+        data["photos_disagree"] = pl.Series(about, dtype=pl.String)
     return pl.DataFrame(data)
+
+
+class _Column:
+    """An attribute column under way: positions in the values met so far, by row; 0 for none."""
+
+    def __init__(self, rows: int) -> None:
+        self.vocabulary: list[str | None] = [None]
+        self.value, self.candidate, self.runner_up = np.zeros((3, rows), np.int64)
+        self.state = np.full(rows, NO_STATE)
+        self.probability = np.full(rows, np.nan, dtype=np.float32)
+
+    def put(self, block: AnswerBlock, position: int, values: Sequence[str]) -> None:
+        """Put an attribute of a block in its rows."""
+        start = len(self.vocabulary)
+        self.vocabulary += values
+        for name, codes_nA in (
+            ("value", block.codes),
+            ("candidate", block.candidate),
+            ("runner_up", block.runner_up),
+        ):
+            codes_n = codes_nA[:, position]
+            getattr(self, name)[block.rows] = np.where(codes_n < 0, 0, codes_n + start)
+        self.state[block.rows] = block.state[:, position]
+        self.probability[block.rows] = block.probability[:, position]
+
+    def texts(self, positions: np.ndarray[Any, np.dtype[np.int64]]) -> pl.Series:
+        """Return the values at these positions."""
+        return pl.Series(self.vocabulary, dtype=pl.String).gather(positions)
+
+
+def for_csv(frame: pl.DataFrame, layout: Layout, categories: Sequence[str]) -> pl.DataFrame:
+    """Return answers with categories that the taxonomy does not have, somebody's free text, escaped."""
+    if not layout.category:
+        return frame
+    known = pl.col(layout.category).is_in(list(categories))
+    escaped = escape_formulas(frame, (layout.category,))[layout.category]
+    return frame.with_columns(pl.when(known).then(pl.col(layout.category)).otherwise(escaped))
 
 
 def rounded(values_n: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -144,11 +177,7 @@ def write_answers(
     """
     path = Path(path)
     frame = answer_frame(answers, layout, filler=filler, explain=explain or path.suffix == ".parquet")
-    if layout.category and path.suffix == ".csv":
-        known = pl.col(layout.category).is_in(list(answers.taxonomy.categories))
-        escaped = escape_formulas(frame, (layout.category,))[layout.category]
-        frame = frame.with_columns(pl.when(known).then(pl.col(layout.category)).otherwise(escaped))
-    write_frame(frame, path)
+    write_frame(for_csv(frame, layout, answers.taxonomy.categories) if path.suffix == ".csv" else frame, path)
     write_frame(answers.error_frame(), path.with_suffix(".errors.csv"), escape=("id", "error"))
     mark = path.with_suffix(".stated.json")
     if answers.stated:

@@ -9,7 +9,10 @@ included, and must still lie inside the folder.
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from shelfwise.errors import CatalogError, ImageError
@@ -38,7 +41,7 @@ def file_stem(id_: str) -> str:
 
 
 class ImageFolder:
-    """The files of one image folder, listed once.
+    """The files of one image folder, listed once where a file is not where a cell says.
 
     Attributes:
         root: the resolved folder.
@@ -50,20 +53,12 @@ class ImageFolder:
                 f"the image folder {root} " + ("is not a folder" if root.exists() else "is not there")
             )
         self.root = root.resolve()
-        self._names: dict[str, str] = {}
-        self._stems: dict[str, str] = {}
-        self._numbers: dict[int, str | None] = {}
-        with os.scandir(self.root) as entries:
-            names = sorted(entry.name for entry in entries)
-        for name in names:
-            self._names[name] = name
-            stem, ending = os.path.splitext(name)
-            if ending.lower() not in IMAGE_ENDINGS:
-                continue
-            self._stems.setdefault(stem, name)
-            if stem.isascii() and stem.isdigit():
-                number = int(stem)
-                self._numbers[number] = name if number not in self._numbers else None
+        self._root = str(self.root)
+        self._parents: dict[str, str | None] = {}
+
+    @cached_property
+    def _listing(self) -> "_Listing":
+        return _Listing.of(self.root)
 
     def by_path(self, text: str) -> Path:
         """Return the file a cell names.
@@ -73,6 +68,9 @@ class ImageFolder:
         """
         if "\x00" in text:
             raise ImageError("missing", f"the image path {text!r} holds a NUL byte")
+        quick = self._plain(text)
+        if quick is not None:
+            return quick
         given = Path(text.replace("\\", "/") if "\\" in text and "/" not in text else text)
         if given.is_absolute():
             inside = self._inside(given)
@@ -84,7 +82,7 @@ class ImageFolder:
             raise ImageError("outside", f"the image path {text!r} leads outside the image folder")
         if os.path.lexists(whole):
             return whole
-        if given.name in self._names:
+        if given.name in self._listing.names:
             by_name = self._inside(self.root / given.name)
             if by_name is None:
                 raise ImageError(
@@ -100,11 +98,12 @@ class ImageFolder:
             ImageError: ``missing`` for none, or several that differ in zero-padding only; ``outside`` for a link
                 that leaves the folder.
         """
-        name = self._stems.get(file_stem(id_) if LEDGER_NAME in self._names else id_)
+        listing = self._listing
+        name = listing.stems.get(file_stem(id_) if LEDGER_NAME in listing.names else id_)
         if name is None and id_.isascii() and id_.isdigit():
             number = int(id_)
-            if number in self._numbers:
-                name = self._numbers[number]
+            if number in listing.numbers:
+                name = listing.numbers[number]
                 if name is None:
                     raise ImageError(
                         "missing", f"several images are numbered {number} with different zero-padding"
@@ -122,38 +121,88 @@ class ImageFolder:
         Raises:
             ImageError: as ``by_id``.
         """
-        if LEDGER_NAME not in self._names:
+        if LEDGER_NAME not in self._listing.names:
             try:
                 return self.by_path(cell)
             except ImageError:
                 pass
         return self.by_id(id_)
 
-    def _inside(self, path: Path) -> Path | None:
+    def _plain(self, text: str) -> Path | None:
+        """Return the file of a relative path that is no link, in a folder that was met before; else ``None``."""
+        parent, _, name = f"{self._root}/{text}".rpartition("/")
+        folder = self._parents.get(parent)
+        if folder is None or name in ("", os.curdir, os.pardir) or "\\" in text or text.startswith("/"):
+            return None
+        found = f"{folder}/{name}"
         try:
-            resolved = Path(os.path.realpath(path))
+            return None if stat.S_ISLNK(os.lstat(found).st_mode) else Path(found)
         except (OSError, ValueError):
             return None
-        return resolved if resolved.is_relative_to(self.root) else None
+
+    def _inside(self, path: Path) -> Path | None:
+        parent, name = os.path.split(path)
+        try:
+            # A file that is no link lies where its folder lies, and that is looked up once.
+            if name in ("", os.curdir, os.pardir) or stat.S_ISLNK(os.lstat(path).st_mode):
+                parent, name = os.path.split(os.path.realpath(path))
+        except (OSError, ValueError):
+            pass  # not there: where it would be
+        if parent not in self._parents:
+            self._parents[parent] = self._resolved(parent)
+        folder = self._parents[parent]
+        if folder is None:
+            # The root itself, or outside.
+            return self.root if os.path.join(parent, name) == str(self.root) else None
+        return Path(folder, name)
+
+    def _resolved(self, folder: str) -> str | None:
+        """Return where a folder really is, ``None`` outside the root."""
+        try:
+            found = os.path.realpath(folder)
+        except (OSError, ValueError):
+            return None
+        return found if Path(found).is_relative_to(self.root) else None
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """The names in a folder: all; of pictures by stem; by number, ``None`` where several have it."""
+
+    names: frozenset[str]
+    stems: Mapping[str, str]
+    numbers: Mapping[int, str | None]
+
+    @classmethod
+    def of(cls, root: Path) -> "_Listing":
+        stems: dict[str, str] = {}
+        numbers: dict[int, str | None] = {}
+        with os.scandir(root) as entries:
+            names = sorted(entry.name for entry in entries)
+        for name in names:
+            stem, ending = os.path.splitext(name)
+            if ending.lower() not in IMAGE_ENDINGS:
+                continue
+            stems.setdefault(stem, name)
+            if stem.isascii() and stem.isdigit():
+                number = int(stem)
+                numbers[number] = name if number not in numbers else None
+        return cls(frozenset(names), stems, numbers)
 
 
 def locate_images(
-    cells: Sequence[str | None] | None, ids: Sequence[str], root: Path
+    cells: Sequence[str | None] | None, ids: Sequence[str], folder: ImageFolder
 ) -> tuple[tuple[Path | None, ...], Mapping[int, ImageError]]:
     """Find the picture of every product.
 
     Args:
         cells: the image column, or ``None`` to go by id.
         ids: the products' ids.
-        root: the image folder.
+        folder: of the pictures.
 
     Returns:
         One resolved path per product, ``None`` where there is an error; the errors by row position.
-
-    Raises:
-        CatalogError: the folder is not there.
     """
-    folder = ImageFolder(root)
     paths: list[Path | None] = []
     errors: dict[int, ImageError] = {}
     for position, id_ in enumerate(ids):

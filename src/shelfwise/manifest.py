@@ -15,6 +15,7 @@ FORMAT = 1
 INDEX = "bundle.json"
 #: Files that more than one module reads.
 EVIDENCE, DECISION, CLAIMS, OPTIONS = "evidence.parquet", "decision.json", "claims.json", "recipe.toml"
+PHOTOS = "photos.json"
 
 
 def listed(folder: Path) -> dict[str, str]:

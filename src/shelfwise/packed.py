@@ -73,7 +73,9 @@ def read_table(path: str | Path, kind: str, error: type[ShelfwiseError]) -> tupl
 
     what = kind.split()[0]
     try:
-        table = pq.read_table(path)
+        # The file alone: ``read_table`` imports pandas and the datasets of pyarrow, for half a second.
+        with pq.ParquetFile(path) as file:
+            table = file.read()
     except (OSError, pa.ArrowInvalid) as fault:
         raise error(f"cannot read the {what} {path}: {fault}") from fault
     metadata = table.schema.metadata or {}

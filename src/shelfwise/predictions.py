@@ -5,11 +5,11 @@ answered (``answers``).
 Legend: N rows, n rows of one category, A its Choice attributes, V their values, packed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,9 @@ from shelfwise.errors import PredictionError
 from shelfwise.files import Progress
 from shelfwise.packed import blocks_of, columns_of, read_table, write_table
 from shelfwise.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    from shelfwise.models.engines import EngineSource
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -300,6 +303,10 @@ class Machine:
         progress: called with what is done, how many of how many.
         runs: the folder of checkpoints and logs of trainings; ``None`` for ``runs`` in the cache folder.
         track: where the steps of a training go; ``None`` for the progress and a file beside its checkpoints.
+        engines: where engines are kept between calls, for a process that answers again and again; ``None`` to
+            choose them for every call.
+        keep: whether vectors of pictures are kept in the cache folder; else they are forgotten with the call.
+        exported: the converted networks that may run in place of backbones; a bundle adds its own (``Bundle.on``).
     """
 
     cache: Path | None = None
@@ -309,6 +316,9 @@ class Machine:
     progress: Progress | None = None
     track: TrackOptions | None = None
     runs: Path | None = None
+    engines: dict[Hashable, Any] | None = field(default=None, compare=False, repr=False)
+    keep: bool = True
+    exported: "EngineSource | None" = None
 
 
 @runtime_checkable

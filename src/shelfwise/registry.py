@@ -46,6 +46,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
         "shelfwise.recipes.treated",
         "shelfwise.recipes.finetune",
         "shelfwise.recipes.ensemble",
+        "shelfwise.recipes.cascade",
         "shelfwise.recipes.parts",
         "shelfwise.recipes.boost",
     ),

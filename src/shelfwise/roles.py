@@ -153,11 +153,7 @@ def infer_roles(frame: pl.DataFrame, columns: Columns, missing: Sequence[str], s
     Raises:
         CatalogError: an override that names no column.
     """
-    overridden = columns.named()
-    for name in overridden:
-        if name not in frame.columns:
-            hint = suggest(name, frame.columns) or f"It has: {listing(frame.columns)}."
-            raise CatalogError(f"{source}: there is no column {name!r}. {hint}")
+    overridden = _overridden(frame, columns, source)
     free = [name for name in frame.columns if name not in overridden]
     notes: list[str] = []
     id_column = columns.id or _first(free, ID_NAMES) or _unique_column(frame, free, notes)
@@ -196,9 +192,14 @@ def fit_roles(frame: pl.DataFrame, known: Roles, columns: Columns, source: str) 
     Raises:
         CatalogError: an override that names no column.
     """
-    inferred = infer_roles(frame, columns, MISSING, source)
-    overridden = columns.named()
+    overridden = _overridden(frame, columns, source)
     present = set(frame.columns)
+    asked = [(known.id, columns.id), (known.image, columns.image)]
+    if known.category:
+        asked.append((known.category, columns.category))
+    # Looking at every cell of a table is dear: only where a column is not known by its name.
+    settled = all(given or name in present for name, given in asked)
+    inferred = known if settled else infer_roles(frame, columns, MISSING, source)
 
     def keep(names: Sequence[str], role: str) -> tuple[str, ...]:
         kept = [name for name in names if name in present and name not in overridden]
@@ -232,6 +233,16 @@ def fit_roles(frame: pl.DataFrame, known: Roles, columns: Columns, source: str) 
         unknown,
         tuple(notes),
     )
+
+
+def _overridden(frame: pl.DataFrame, columns: Columns, source: str) -> dict[str, str]:
+    """Return the roles that are declared, by column; every one is there."""
+    overridden = columns.named()
+    for name in overridden:
+        if name not in frame.columns:
+            hint = suggest(name, frame.columns) or f"It has: {listing(frame.columns)}."
+            raise CatalogError(f"{source}: there is no column {name!r}. {hint}")
+    return overridden
 
 
 def _position(name: str) -> int:

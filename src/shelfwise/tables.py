@@ -8,7 +8,7 @@ its caller names, and ``unescape`` reverses that exactly.
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,10 +51,10 @@ def read_table(source: Any) -> Table:
         CatalogError: a file that is not there or not a table; names the file and, for CSV, the row.
     """
     if isinstance(source, pl.DataFrame):
-        return Table(_as_text(source, "frame"), "frame", Path())
+        return Table(as_text(source, "frame"), "frame", Path())
     if not isinstance(source, str | Path):
         if type(source).__module__.split(".")[0] == "pandas":
-            return Table(_as_text(pl.from_pandas(source), "frame"), "frame", Path())
+            return Table(as_text(pl.from_pandas(source), "frame"), "frame", Path())
         raise UsageError(f"a table is a path, a polars frame or a pandas frame, not {type(source).__name__}")
     path = Path(source)
     if not path.is_file():
@@ -73,7 +73,7 @@ def read_table(source: Any) -> Table:
             frame, notes = _read_csv(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise CatalogError(f"{path}: cannot be read as a table: {str(error).splitlines()[0]}") from error
-    return Table(_as_text(frame, str(path)), str(path), path.parent, notes)
+    return Table(as_text(frame, str(path)), str(path), path.parent, notes)
 
 
 def _read_csv(path: Path) -> tuple[pl.DataFrame, tuple[str, ...]]:
@@ -90,19 +90,14 @@ def _read_csv(path: Path) -> tuple[pl.DataFrame, tuple[str, ...]]:
             notes.append("not UTF-8: read as cp1252")
     if "\x00" in text:
         raise CatalogError(f"{path}: holds NUL bytes, so it is not a text table")
-    header = text.split("\n", 1)[0].rstrip("\r")
-    if not header.strip():
-        raise CatalogError(f"{path}: the first line, which should name the columns, is empty")
-    unquoted = re.sub(r'"[^"]*"', "", header)
-    separator = max(SEPARATORS, key=unquoted.count) if any(s in unquoted for s in SEPARATORS) else ","
-    if separator != ",":
-        notes.append(f"columns separated by {separator!r}")
-    names = next(csv.reader(io.StringIO(text), delimiter=separator))
-    _check_names(names, str(path))
+    names, separator, found = header_of(text, str(path))
+    notes += found
     try:
         frame = pl.read_csv(text.encode(), separator=separator, infer_schema=False)
     except pl.exceptions.PolarsError as error:
-        raise CatalogError(_csv_fault(path, text, separator, len(names), error)) from error
+        rows = csv.reader(io.StringIO(text), delimiter=separator)
+        next(rows)
+        raise CatalogError(row_fault(str(path), rows, len(names), 0, str(error))) from error
     if frame.width != len(names):
         raise CatalogError(f"{path}: the header names {len(names)} columns, the rows have {frame.width}")
     short = [
@@ -118,6 +113,27 @@ def _read_csv(path: Path) -> tuple[pl.DataFrame, tuple[str, ...]]:
     return frame.rename(dict(zip(frame.columns, names, strict=True))), tuple(notes)
 
 
+def header_of(text: str, source: str) -> tuple[tuple[str, ...], str, list[str]]:
+    """Return the names of a CSV's columns, what parts them, and what is unusual about that.
+
+    Args:
+        text: the table, or its beginning.
+        source: its name for messages.
+
+    Raises:
+        CatalogError: no names, or one twice.
+    """
+    header = text.split("\n", 1)[0].rstrip("\r")
+    if not header.strip():
+        raise CatalogError(f"{source}: the first line, which should name the columns, is empty")
+    unquoted = re.sub(r'"[^"]*"', "", header)
+    separator = max(SEPARATORS, key=unquoted.count) if any(s in unquoted for s in SEPARATORS) else ","
+    notes = [f"columns separated by {separator!r}"] if separator != "," else []
+    names = next(csv.reader(io.StringIO(text), delimiter=separator))
+    _check_names(names, source)
+    return tuple(names), separator, notes
+
+
 def _check_names(names: Sequence[str], source: str) -> None:
     twice = sorted({name for name in names if list(names).count(name) > 1})
     if twice:
@@ -126,22 +142,42 @@ def _check_names(names: Sequence[str], source: str) -> None:
         raise CatalogError(f"{source}: column {[n.strip() for n in names].index('') + 1} has no name")
 
 
-def _csv_fault(path: Path, text: str, separator: str, width: int, error: Exception) -> str:
-    """Name the first row whose number of cells is not that of the header."""
-    for row, cells in enumerate(csv.reader(io.StringIO(text), delimiter=separator)):
-        if row and cells and len(cells) != width:
-            return f"{path}, row {row}: {len(cells)} cells where the header names {width}"
-    return f"{path}: cannot be read as CSV: {str(error).splitlines()[0]}"
+def row_fault(source: str, rows: Iterable[Sequence[str]], width: int, before: int, said: str) -> str:
+    """Name the first row whose number of cells is not that of the header.
+
+    Args:
+        source: the table's name.
+        rows: cells, row by row, without the header.
+        width: cells of the header.
+        before: rows before these.
+        said: what is wrong where no row can be named.
+    """
+    for row, cells in enumerate(rows, start=before + 1):
+        if cells and len(cells) != width:
+            return f"{source}, row {row}: {len(cells)} cells where the header names {width}"
+    return f"{source}: cannot be read as CSV: {said.splitlines()[0]}"
 
 
-def _as_text(frame: pl.DataFrame, source: str) -> pl.DataFrame:
+def as_text(frame: pl.DataFrame, source: str, whole: Sequence[str] | None = None) -> pl.DataFrame:
+    """Return a frame with every cell as text, null where empty.
+
+    Args:
+        frame: as read.
+        source: its name for messages.
+        whole: the columns of floats that hold whole numbers only; by default seen from the cells.
+
+    Raises:
+        CatalogError: a column that holds neither texts nor numbers.
+    """
     columns = []
     for name in frame.columns:
         series = frame[name]
         if series.dtype in (pl.String, pl.Null, pl.Categorical) or series.dtype.is_integer():
             columns.append(series.cast(pl.String))
         elif series.dtype.is_float():
-            columns.append(_float_text(series))
+            # Whole ones without ``.0``, so that an id column that became floats keeps its ids.
+            values, is_int = series.fill_nan(None), is_whole(series) if whole is None else name in whole
+            columns.append((values.cast(pl.Int64) if is_int else values).cast(pl.String))
         elif isinstance(series.dtype, pl.List | pl.Array | pl.Struct | pl.Object | pl.Binary):
             raise CatalogError(f"{source}: column {name!r} holds {series.dtype}, not text or numbers")
         else:
@@ -149,14 +185,13 @@ def _as_text(frame: pl.DataFrame, source: str) -> pl.DataFrame:
     return pl.DataFrame(columns).with_columns(pl.all().replace({"": None})) if columns else frame
 
 
-def _float_text(series: pl.Series) -> pl.Series:
-    """Floats as text: whole ones without ``.0``, so that an id column pandas turned to float keeps its ids."""
-    values = series.fill_nan(None)
-    if values.drop_nulls().is_finite().all() and (values.drop_nulls() == values.drop_nulls().round(0)).all():
-        small = values.drop_nulls().abs().max()
-        if small is None or float(str(small)) < 2**53:
-            return values.cast(pl.Int64).cast(pl.String)
-    return values.cast(pl.String)
+def is_whole(series: pl.Series) -> bool:
+    """Return whether floats are whole numbers that an int64 holds exactly."""
+    values = series.fill_nan(None).drop_nulls()
+    if values.is_finite().all() and (values == values.round(0)).all():
+        most = values.abs().max()
+        return most is None or float(str(most)) < 2**53
+    return False
 
 
 def escape_formulas(frame: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:

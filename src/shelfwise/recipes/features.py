@@ -14,8 +14,9 @@ import numpy.typing as npt
 from shelfwise.catalog import Catalog
 from shelfwise.errors import ImageError, PredictionError
 from shelfwise.files import cache_directory
-from shelfwise.models.embed import embed
-from shelfwise.models.engines import EngineRecord
+from shelfwise.models.backbones import Backbone
+from shelfwise.models.embed import Embeddings, embed
+from shelfwise.models.engines import EngineRecord, choose_engine
 from shelfwise.predictions import Machine
 from shelfwise.registry import Spec
 
@@ -67,6 +68,24 @@ def seen(vectors_ND: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     return np.asarray(np.isfinite(vectors_ND).all(axis=1))
 
 
+def computed(catalog: Catalog, backbone: Spec | Backbone, machine: Machine) -> Embeddings:
+    """Return the vectors of a catalogue's pictures, by the engine that the machine keeps or chooses."""
+    cache, kept = cache_directory(machine.cache), {} if machine.engines is None else machine.engines
+    what = backbone if isinstance(backbone, Spec) else backbone.fingerprint
+    key = ("engine", what, machine.engine, machine.device, machine.jobs, machine.exported)
+    if key not in kept:
+        kept[key] = choose_engine(
+            backbone,
+            device=machine.device,
+            requested=machine.engine,
+            cache=cache,
+            jobs=machine.jobs,
+            exported=machine.exported,
+        )
+    home = cache if machine.keep else None
+    return embed(catalog, kept[key], cache=home, jobs=machine.jobs, progress=machine.progress)
+
+
 #: Folds fitted side by side compute a picture's vector once.
 _REMEMBERING = threading.Lock()
 
@@ -83,21 +102,13 @@ def features(catalog: Catalog, backbone: Spec, machine: Machine) -> Features:
     """Return the vectors of a catalogue's pictures; what its memo has is not read again."""
 
     def fresh(part: Catalog) -> Features:
-        found = embed(
-            part,
-            backbone,
-            cache=cache_directory(machine.cache),
-            engine=machine.engine,
-            device=machine.device,
-            jobs=machine.jobs,
-            progress=machine.progress,
-        )
+        found = computed(part, backbone, machine)
         return Features(found.vectors, found.errors, found.record, found.fingerprint, found.space)
 
     if catalog.memo is None:
         return fresh(catalog)
     with _REMEMBERING:
-        key = ("features", backbone, machine.engine, machine.device)
+        key = ("features", backbone, machine.engine, machine.device, machine.exported)
         kept: _Remembered | None = catalog.memo.get(key)
         new = [
             i

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 from shelfwise.catalog import Catalog
 from shelfwise.errors import BundleError, PredictionError, UsageError
 from shelfwise.models.pair import image_of
+from shelfwise.models.plain_nearest import Searchable, exact_index
 from shelfwise.predictions import Familiarity, Machine
 from shelfwise.recipes.features import check_features, features
 from shelfwise.recipes.oddness import (
@@ -32,12 +33,9 @@ from shelfwise.recipes.oddness import (
     bins,
     directions,
 )
-from shelfwise.recipes.probe import Space, learn_space
+from shelfwise.recipes.space import Space, learn_space, rooted
 from shelfwise.registry import REGISTRIES, Spec
 from shelfwise.taxonomy import Taxonomy
-
-if TYPE_CHECKING:
-    from shelfwise.models.nearest import Index
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -87,13 +85,15 @@ class _Seen:
         rows = np.flatnonzero(np.isfinite(vectors_ND).all(axis=1))
         codes = np.empty((len(rows), space.axes.shape[1]), np.int16)
         energy = np.empty(len(rows))
-        axes_Dr = space.axes.astype(np.float64)
+        axes_Dr, _, _ = space.doubled
         for start in range(0, len(rows), ROWS):
             here = slice(start, start + ROWS)
             part_nD = vectors_ND[rows[here]].astype(np.float64)
-            standard_nD = (np.copysign(np.sqrt(np.abs(part_nD)), part_nD) - space.centre) / space.scale
+            standard_nD = rooted(part_nD)
+            standard_nD -= space.centre
+            standard_nD /= space.scale
             codes[here] = directions(standard_nD @ axes_Dr)
-            energy[here] = np.square(standard_nD).mean(axis=1)
+            energy[here] = np.square(standard_nD, out=standard_nD).mean(axis=1)
         return cls(rows, tuple(catalog.ids[row] for row in rows.tolist()), codes, energy)
 
 
@@ -181,8 +181,6 @@ class TrainingIndex:
         Raises:
             UsageError: ``k`` is not positive, or ``among`` is not of the kept products.
         """
-        from shelfwise.models.nearest import Index
-
         if k < 1:
             raise UsageError(f"look-alikes: k is {k}; ask for at least 1")
         if among is not None and among.shape != (len(self),):
@@ -193,7 +191,7 @@ class TrainingIndex:
         seen = self._seen(catalog, machine)
         if not len(kept) or not len(seen.rows):
             return LookAlikes(positions_Nk, similarity_Nk)
-        index = self._nearest if among is None else Index(self.codes[kept].astype(np.float32))
+        index = self._nearest if among is None else exact_index(self.codes[kept].astype(np.float32))
         spare = max(len(same) for same in self._positions.values())
         near_nK, score_nK = index.search(seen.codes.astype(np.float32), k + spare)
         near_nK, like_nK = kept[near_nK], np.minimum(score_nK / STEPS**2, 1)
@@ -208,6 +206,24 @@ class TrainingIndex:
             dropped_nk, np.nan, np.take_along_axis(like_nK, order_nk, 1)
         )
         return LookAlikes(positions_Nk, similarity_Nk)
+
+    def places(self, catalog: Catalog, machine: Machine) -> tuple[Floats, Ints]:
+        """Say where pictures lie, and which of them are kept ones.
+
+        Returns:
+            float32 [N, r], unit vectors as those of ``directions_kept``, NaN without a readable picture; int64 [N], the
+            position of the kept product that a row is, id and picture, -1 where it is none.
+        """
+        seen = self._seen(catalog, machine)
+        direction_Nr = np.full((len(catalog), self.codes.shape[1]), np.nan, np.float32)
+        own_N = np.full(len(catalog), -1, np.int64)
+        direction_Nr[seen.rows], own_N[seen.rows] = seen.codes / np.float32(STEPS), self._own(seen)
+        return direction_Nr, own_N
+
+    @property
+    def directions_kept(self) -> Floats:
+        """float32 [M, r], where the pictures of the kept products lie."""
+        return np.asarray(self.codes / np.float32(STEPS), np.float32)
 
     def recategorised(self, taxonomy: Taxonomy, became: Mapping[str, str]) -> "TrainingIndex":
         """Return the index under other categories, every product scored anew.
@@ -292,10 +308,8 @@ class TrainingIndex:
         return positions
 
     @cached_property
-    def _nearest(self) -> "Index":
-        from shelfwise.models.nearest import Index
-
-        return Index(self.codes.astype(np.float32))
+    def _nearest(self) -> Searchable:
+        return exact_index(self.codes.astype(np.float32))
 
     @cached_property
     def _shelves(self) -> Shelves:

@@ -11,7 +11,7 @@ own shares worth one vote; the nearest row has one vote, however far it is.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,15 +23,13 @@ from shelfwise.data.facts import FactTable, facts_of
 from shelfwise.data.group import near_duplicates
 from shelfwise.errors import ImageError, require
 from shelfwise.files import cache_directory
+from shelfwise.models.plain_nearest import Searchable, exact_index
 from shelfwise.predictions import Machine, Predictions, uniform
 from shelfwise.recipes.features import check_features, features
 from shelfwise.recipes.routing import assemble, route
 from shelfwise.recipes.weights import read_arrays, write_arrays
 from shelfwise.registry import REGISTRIES, register
 from shelfwise.taxonomy import Taxonomy
-
-if TYPE_CHECKING:
-    from shelfwise.models.approximate import Searchable
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -230,7 +228,7 @@ class NeighboursPredictor:
             arrays[f"labels.{self.taxonomy.category_codes[name]}"] = labels
         write_arrays(directory, arrays, self.learnt_on)
 
-    def _index(self, category: str | None) -> "Searchable":
+    def _index(self, category: str | None) -> Searchable:
         """The kept rows of a category, or of all, ready to be searched; made when first asked for."""
         from shelfwise.models.approximate import index_of
 
@@ -249,8 +247,6 @@ class NeighboursPredictor:
         return result
 
     def _vote(self, category: str, queries_nD: Floats) -> Floats:
-        from shelfwise.models.nearest import Index
-
         slices = self.taxonomy.slices(category)
         probs_nV = uniform(self.taxonomy, category, len(queries_nD))
         if category not in self.kept.parts or not slices:
@@ -269,7 +265,7 @@ class NeighboursPredictor:
             voters = len(labelled) if group_m is None else len(np.unique(group_m[labelled]))
             short, depth = np.flatnonzero(voters_n < min(self.recipe.k, voters)), self.recipe.k
             # The few queries that need it are searched exactly, among labelled rows only.
-            near = Index(index.vectors[labelled]) if len(short) else None
+            near = exact_index(index.vectors[labelled]) if len(short) else None
             while near is not None and len(short):
                 found, score = near.search(queries_nD[short], depth)
                 votes_nv[short], voters_n[short] = self._count(labelled[found], score, label_m, group_m, size)

@@ -5,6 +5,7 @@ Legend: N rows, n of them at once, D features, R axes searched, r components, C 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,26 +37,40 @@ class Space:
     axes: Floats
     plain: bool = False
 
+    @cached_property
+    def doubled(self) -> tuple[npt.NDArray[np.float64], ...]:
+        """Axes, centre and scale in double precision, made once: for a few rows making them is most of the work."""
+        axes, centre, scale = (part.astype(np.float64) for part in (self.axes, self.centre, self.scale))
+        return axes, centre, scale
+
     def apply(self, vectors_ND: Floats, dtype: type[np.floating[Any]] = np.float64) -> npt.NDArray[Any]:
         """Return [N, r].
 
         In double precision, the default, a row's result does not depend on its neighbours once it is rounded
         to single; to learn from, single precision is enough and takes half the time.
         """
-        axes_Dr, centre, scale = (part.astype(dtype) for part in (self.axes, self.centre, self.scale))
+        axes_Dr, centre, scale = (
+            self.doubled
+            if dtype is np.float64
+            else tuple(part.astype(dtype) for part in (self.axes, self.centre, self.scale))
+        )
         reduced_Nr = np.empty((len(vectors_ND), axes_Dr.shape[1]), dtype)
         for start in range(0, len(vectors_ND), ROWS):
             part_nD = vectors_ND[start : start + ROWS].astype(dtype)
             if not self.plain:
-                part_nD = _rooted(part_nD)
-            reduced_Nr[start : start + ROWS] = ((part_nD - centre) / scale) @ axes_Dr
+                part_nD = rooted(part_nD)
+            part_nD -= centre
+            part_nD /= scale
+            np.matmul(part_nD, axes_Dr, out=reduced_Nr[start : start + ROWS])
         return reduced_Nr
 
 
-def _rooted(vectors_nD: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return signed square roots."""
-    rooted: npt.NDArray[Any] = np.copysign(np.sqrt(np.abs(vectors_nD)), vectors_nD)
-    return rooted
+def rooted(vectors_nD: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return signed square roots, as a new array that may be changed."""
+    found_nD: npt.NDArray[Any] = np.abs(vectors_nD)
+    np.sqrt(found_nD, out=found_nD)
+    np.copysign(found_nD, vectors_nD, out=found_nD)
+    return found_nD
 
 
 def learn_space(vectors_ND: Floats, components: int, *, plain: bool = False) -> Space:
@@ -75,13 +90,13 @@ def learn_space(vectors_ND: Floats, components: int, *, plain: bool = False) -> 
     for start in range(0, n, ROWS):
         part_nD = vectors_ND[start : start + ROWS]
         square_D += (np.square(part_nD) if plain else np.abs(part_nD)).sum(axis=0, dtype=np.float64)
-        sum_D += (part_nD if plain else _rooted(part_nD)).sum(axis=0, dtype=np.float64)
+        sum_D += (part_nD if plain else rooted(part_nD)).sum(axis=0, dtype=np.float64)
     centre = sum_D / n
     variance_D = np.maximum(square_D / n - centre**2, 0)
     scale = np.ones_like(centre) if plain else np.maximum(np.sqrt(variance_D), 1e-3)
     total = float((variance_D / scale**2).sum())
     chosen_ND = vectors_ND[np.random.default_rng(0).permutation(n)[:AXES_ROWS]]
-    chosen_ND = chosen_ND if plain else _rooted(chosen_ND)
+    chosen_ND = chosen_ND if plain else rooted(chosen_ND)
     some_ND = torch.from_numpy((chosen_ND - centre.astype(np.float32)) / scale.astype(np.float32))
     gram_DD = some_ND.T @ some_ND
     dimension = len(gram_DD)

@@ -7,13 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 from shelfwise.catalog import Catalog
-from shelfwise.data.text import encoder_text, read_listings
 
 Floats = npt.NDArray[np.float32]
 
 
 def product_texts(catalog: Catalog) -> list[str]:
     """Return the text of every product for an encoder, empty where nothing is written."""
+    from shelfwise.data.text import encoder_text, read_listings
+
     return [encoder_text(listing) for listing in read_listings(catalog)]
 
 

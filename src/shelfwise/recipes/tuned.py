@@ -22,13 +22,12 @@ from shelfwise.amounts import LEVELS, Amounts
 from shelfwise.catalog import Catalog
 from shelfwise.cells import EMPTY
 from shelfwise.errors import BundleError, ImageError, UsageError
-from shelfwise.files import cache_directory
 from shelfwise.models.backbones import Backbone, Preprocess, make_backbone
-from shelfwise.models.embed import embed
 from shelfwise.models.number_heads import laplace_quantiles
 from shelfwise.models.pair import PairBackbone
 from shelfwise.models.towers import one_thread
 from shelfwise.predictions import Machine, Predictions, uniform
+from shelfwise.recipes.features import computed
 from shelfwise.recipes.looking import Looking
 from shelfwise.recipes.routing import Routes, assemble, route
 from shelfwise.recipes.tuned_network import Served, TunedNetwork, architecture, assemble_network
@@ -86,15 +85,7 @@ class Tuned:
         """
         if self.words is not None:
             return Looking(self.network, self.words, self.preprocess, self.flips)(catalog, machine)
-        found = embed(
-            catalog,
-            self.backbone,
-            cache=cache_directory(machine.cache),
-            engine=machine.engine,
-            device=machine.device,
-            jobs=machine.jobs,
-            progress=machine.progress,
-        )
+        found = computed(catalog, self.backbone, machine)
         return found.vectors, found.errors
 
     def views(self, vectors_nD: Floats) -> list[tuple[Floats, Floats]]:

@@ -69,8 +69,6 @@ class Votes:
             category: of the rows.
             reduced_nr: their components.
         """
-        import torch
-
         kept_mr, labels_mA = self.vectors[category], self.labels[category]
         queries_nr, parts = _unit(reduced_nr, self.spread), taxonomy.slices(category)
         shares_nV = np.zeros((len(reduced_nr), taxonomy.width(category)), np.float32)
@@ -81,14 +79,15 @@ class Votes:
         step = max(1, CELLS // max(len(kept_mr), 1))
         for start in range(0, len(queries_nr), step):
             # Double precision: a row's votes must not depend on the rows it is computed with.
-            some_qr = torch.from_numpy(queries_nr[start : start + step].astype(np.float64))
-            cosine_qm = torch.empty(len(some_qr), len(kept_mr), dtype=torch.float64)
+            some_qr = queries_nr[start : start + step].astype(np.float64)
+            weight_qm = np.empty((len(some_qr), len(kept_mr)))
             for first in range(0, len(kept_mr), ROWS):
-                rows_pr = torch.from_numpy(kept_mr[first : first + ROWS].astype(np.float64))
-                torch.mm(some_qr, rows_pr.T, out=cosine_qm[:, first : first + ROWS])
-            cosine_qm -= cosine_qm.amax(dim=1, keepdim=True)
-            weight_qm = cosine_qm.div_(self.width).exp_()
-            votes_qV = (weight_qm @ torch.from_numpy(truth_mV)).numpy()
+                rows_pr = kept_mr[first : first + ROWS].astype(np.float64)
+                weight_qm[:, first : first + ROWS] = some_qr @ rows_pr.T
+            weight_qm -= weight_qm.max(axis=1, keepdims=True)
+            weight_qm /= self.width
+            np.exp(weight_qm, out=weight_qm)
+            votes_qV = weight_qm @ truth_mV
             for attribute, part in enumerate(parts):
                 known = np.flatnonzero(labels_mA[:, attribute] >= 0)
                 votes_qv = votes_qV[:, part]
@@ -96,7 +95,7 @@ class Votes:
                     shares_nV[start : start + step, part] = 1 / max(votes_qv.shape[1], 1)
                     continue
                 # The nearest labelled row has one vote, however far it is.
-                nearest_q = weight_qm[:, torch.from_numpy(known)].amax(dim=1, keepdim=True).numpy()
+                nearest_q = weight_qm[:, known].max(axis=1, keepdims=True)
                 prior_v = truth_mV[known, part].sum(axis=0) + 1e-3
                 votes_qv = votes_qv / np.maximum(nearest_q, 1e-300) + PRIOR * prior_v / prior_v.sum()
                 shares_nV[start : start + step, part] = votes_qv / votes_qv.sum(axis=1, keepdims=True)
