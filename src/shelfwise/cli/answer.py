@@ -6,7 +6,7 @@ They parse, call one library function and print.
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -22,6 +22,7 @@ from shelfwise.cli.options import (
     Images,
     Jobs,
     Metric,
+    Photos,
     Seed,
     Table,
     app,
@@ -37,7 +38,9 @@ if TYPE_CHECKING:
     from shelfwise.answers import Answers
     from shelfwise.bundle import Bundle
     from shelfwise.catalog import Catalog
+    from shelfwise.jobs import BatchOptions
     from shelfwise.predictions import Machine, Predictions
+    from shelfwise.roles import Columns
 
 
 @app.command()
@@ -46,6 +49,7 @@ def predict(
     table: Annotated[Path, typer.Argument(metavar="TABLE|PHOTO", help="A table of products, or one photo.")],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Ends in .csv or .parquet.")] = None,
     images: Images = None,
+    photos: Photos = None,
     category: Category = "",
     id: Id = "",
     image: Image = "",
@@ -82,31 +86,46 @@ def predict(
             metavar="NUMBER", help="Of --evidence: only products that state it, with what they state."
         ),
     ] = "",
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, max=256, help="Processes that answer; 0 for this one.")
+    ] = 0,
+    on: Annotated[str, typer.Option("--on", help="here, or ray for a Ray cluster.")] = "here",
+    address: Annotated[str, typer.Option("--address", help="Of the Ray cluster; else one here.")] = "",
+    shard: Annotated[
+        int | None, typer.Option("--shard", min=1, help="Rows answered together; 5,000 in a batch job.")
+    ] = None,
+    max_errors: Annotated[
+        int | None, typer.Option("--max-errors", min=0, help="Stop when more rows than this failed.")
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare photos by content, not by size and time.")
+    ] = False,
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="Fetch photos whose cells are addresses, shard by shard.")
+    ] = False,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="With --fetch: private and loopback addresses too.")
+    ] = False,
+    allow_store: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-store", metavar="PREFIX", help="With --fetch: s3://photos/ and such. Repeatable."
+        ),
+    ] = None,
+    log: Annotated[
+        Path | None, typer.Option("--log", metavar="FILE", help="Append every answer as a JSON line.")
+    ] = None,
     jobs: Jobs = None,
     device: Device = "auto",
     engine: Engine = "auto",
     cache: Cache = None,
 ) -> None:
     """Answer every product of a table, or one photo (then --category is its category, --listing its text)."""
-    from shelfwise.bundle import load
     from shelfwise.roles import IMAGE_ENDINGS
-    from shelfwise.tables import write_frame
 
-    loaded = load(bundle)
     with machine_of(cache, jobs, device, engine) as machine:
         if table.suffix.lower() in IMAGE_ENDINGS:
-            one = loaded.answer_one(
-                table,
-                text=listing,
-                category=category or None,
-                id=id or None,
-                precision=precision,
-                machine=machine,
-            )
-            print(json.dumps(one, ensure_ascii=False, indent=1))
-            for name in loaded.taxonomy.number_names:
-                print(_range_text(name, loaded.taxonomy.number(name).unit, one["answers"]), file=sys.stderr)
-            raise typer.Exit(0 if one["error"] is None else 1)
+            _predict_photo(bundle, table, listing, category, id, precision, machine)
         if listing is not None:
             raise UsageError("--listing is what is written of one photo; a table has columns of text")
         if out is None:
@@ -115,25 +134,126 @@ def predict(
             raise UsageError(
                 f"answers are written to .csv or .parquet, not {out.suffix or 'no ending'!r}: {out}"
             )
-        catalog = loaded.read(table, images=images, columns=columns_of(id, category, image, "", "", ""))
-        promised = precision is not None or loaded.run.decide.precision is not None
-        if promised and not every_cell:
-            print(loaded.promise(precision, confidence, promise_over or None).table_text(), file=sys.stderr)
-        answers = loaded.answer(
-            catalog,
+        if on not in ("here", "ray"):
+            raise UsageError(f"--on is here or ray, not {on!r}")
+        from shelfwise.batch import needs_job
+        from shelfwise.jobs import ROWS, BatchOptions
+
+        options = BatchOptions(
             precision=precision,
             confidence=confidence,
             over=promise_over or None,
             every_cell=every_cell,
             keep_stated=keep_stated,
-            machine=machine,
+            filler=filler,
+            explain=explain,
+            evidence=evidence,
+            stating=stating or None,
+            rows=shard or ROWS,
+            workers=workers,
+            on="ray" if on == "ray" else "here",
+            address=address or None,
+            max_errors=max_errors,
+            verify=verify,
+            fetch=fetch,
+            allow_private=allow_private,
+            allow_stores=tuple(allow_store or ()),
+            log=log,
         )
-        answers.write(out, filler=filler, explain=explain)
-        if evidence:
-            near = out.with_suffix(".evidence.csv")
-            found = loaded.look_alikes(catalog, evidence, stating=stating or None, machine=machine)
-            write_frame(found, near, escape=("id", "look_alike"))
-            print(f"wrote {near}")
+        columns = columns_of(id, category, image, "", "", "")
+        if shard is not None or needs_job(table, out, options):
+            _predict_job(bundle, table, out, images, photos, columns, options, machine)
+        else:
+            _predict_table(bundle, table, out, images, photos, columns, options, machine)
+
+
+def _predict_photo(
+    bundle: Path,
+    photo: Path,
+    listing: str | None,
+    category: str,
+    id: str,
+    precision: float | None,
+    machine: "Machine",
+) -> NoReturn:
+    from shelfwise.bundle import load
+
+    loaded = load(bundle)
+    one = loaded.answer_one(
+        photo,
+        text=listing,
+        category=category or None,
+        id=id or None,
+        precision=precision,
+        machine=machine,
+    )
+    print(json.dumps(one, ensure_ascii=False, indent=1))
+    for name in loaded.taxonomy.number_names:
+        print(_range_text(name, loaded.taxonomy.number(name).unit, one["answers"]), file=sys.stderr)
+    raise typer.Exit(0 if one["error"] is None else 1)
+
+
+def _predict_job(
+    bundle: Path,
+    table: Path,
+    out: Path,
+    images: Path | None,
+    photos: Path | None,
+    columns: "Columns",
+    options: "BatchOptions",
+    machine: "Machine",
+) -> None:
+    """Answer a table shard by shard."""
+    from shelfwise.batch import answer_table
+
+    found = answer_table(
+        bundle, table, out, images=images, photos=photos, columns=columns, options=options, machine=machine
+    )
+    for line in found.findings:
+        print(line, file=sys.stderr)
+    if sum(found.counts.values()) > len(found.findings):
+        counted = ", ".join(f"{count:,} {kind}" for kind, count in found.counts.items())
+        print(f"... {sum(found.counts.values()):,} findings in all: {counted}", file=sys.stderr)
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(found)
+
+
+def _predict_table(
+    bundle: Path,
+    table: Path,
+    out: Path,
+    images: Path | None,
+    photos: Path | None,
+    columns: "Columns",
+    options: "BatchOptions",
+    machine: "Machine",
+) -> None:
+    """Answer a table at once."""
+    from shelfwise.bundle import load
+    from shelfwise.tables import write_frame
+
+    loaded = load(bundle)
+    catalog = loaded.read(table, images=images, columns=columns, photos=photos)
+    promised = options.precision is not None or loaded.run.decide.precision is not None
+    if promised and not options.every_cell:
+        promise = loaded.promise(options.precision, options.confidence, options.over)
+        print(promise.table_text(), file=sys.stderr)
+    answers = loaded.answer(
+        catalog,
+        precision=options.precision,
+        confidence=options.confidence,
+        over=options.over,
+        every_cell=options.every_cell,
+        keep_stated=options.keep_stated,
+        machine=machine,
+    )
+    answers.write(out, filler=options.filler, explain=options.explain)
+    if options.evidence:
+        near = out.with_suffix(".evidence.csv")
+        found = loaded.look_alikes(catalog, options.evidence, stating=options.stating, machine=machine)
+        write_frame(found, near, escape=("id", "look_alike"))
+        print(f"wrote {near}")
     say(catalog.findings)
     for note in answers.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -186,6 +306,13 @@ def evaluate(
         Path | None, typer.Option("-o", "--out", help="Write the report: .json, .parquet, .csv, .txt.")
     ] = None,
     html: Html = None,
+    photos: Photos = None,
+    max_ms: Annotated[
+        float | None,
+        typer.Option(
+            "--max-ms", min=0, metavar="MS", help="Fail where one photo by itself takes the bundle longer."
+        ),
+    ] = None,
     metric: Metric = "harmonic_f1",
     seed: Seed = 0,
     jobs: Jobs = None,
@@ -197,14 +324,25 @@ def evaluate(
     from shelfwise.data.group import near_duplicates
     from shelfwise.evaluate import evaluate as run_evaluate
     from shelfwise.files import cache_directory
+    from shelfwise.photo_gain import photo_gain
+    from shelfwise.speed import milliseconds_each
 
     check_page(html)
+    if max_ms is not None and not source.is_dir():
+        raise UsageError(f"--max-ms is how fast a bundle may be; {source} is a file of answers")
     with machine_of(cache, jobs, device, engine) as machine:
-        catalog, predictions, bundle = _scored(source, table, images, attributes, machine)
+        catalog, predictions, bundle = _scored(source, table, images, attributes, machine, photos)
         groups = near_duplicates(catalog, cache=cache_directory(cache), jobs=jobs, progress=machine.progress)
         report = run_evaluate(predictions, catalog, groups=groups, metric=metric, seed=seed or 0)
         sure = predictions if html is None or bundle is None else bundle.predict(catalog, machine)
+        gain = ""
+        if bundle is not None and catalog.photos:
+            first = bundle.answer(catalog.first_photos(), every_cell=True, machine=machine)
+            gain = photo_gain(first, predictions, catalog, groups=groups, metric=metric)
+        took = None if bundle is None or max_ms is None else milliseconds_each(bundle, catalog, machine=machine)
     print(report)
+    if gain:
+        print(gain)
     if out is not None:
         report.write(out)
     if html is not None:
@@ -215,10 +353,20 @@ def evaluate(
         measured = measured_on(sure, catalog, groups, aim)
         write_page(html, evaluation_page(report, measured, source=table.name))
         print(f"wrote {html}")
+    if took is not None and max_ms is not None:
+        late = took > max_ms
+        said = f"one photo by itself takes {took:.1f} ms, the median; the limit is {max_ms:g} ms"
+        print(f"error: {said}" if late else said, file=sys.stderr if late else sys.stdout)
+        raise typer.Exit(int(late))
 
 
 def _scored(
-    source: Path, table: Path, images: Path | None, attributes: Path | None, machine: "Machine"
+    source: Path,
+    table: Path,
+    images: Path | None,
+    attributes: Path | None,
+    machine: "Machine",
+    photos: Path | None = None,
 ) -> "tuple[Catalog, Predictions | Answers, Bundle | None]":
     """Read the truth, and answer it with a bundle, which is returned too, or read answers from a file."""
     from shelfwise.bundle import load
@@ -227,7 +375,7 @@ def _scored(
 
     if source.is_dir():
         bundle: Bundle = load(source)
-        catalog = bundle.read(table, images=images)
+        catalog = bundle.read(table, images=images, photos=photos)
         return catalog, bundle.answer(catalog, every_cell=True, machine=machine), bundle
     catalog = Catalog.read(table, images=images, attributes=attributes)
     answers = read_answers(source, catalog)
