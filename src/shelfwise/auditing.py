@@ -53,7 +53,7 @@ def audit_table(
         BundleError: look-alikes are asked for, and the bundle keeps no index.
         TaxonomyError: a weight for an attribute that there is not.
     """
-    machine, catalog = machine or Machine(), catalog.under(bundle.schema).remembering()
+    machine, catalog = bundle.on(machine), catalog.under(bundle.schema).remembering()
     evidence, index, reader = bundle.calibrated, bundle.index, bundle.claims
     if look_alikes and (index is None or evidence is None):
         raise BundleError("the bundle keeps no index of its training products, so there are no look-alikes")

@@ -28,8 +28,9 @@ from shelfwise.config import Range, RunOptions, make_recipe, read_run
 from shelfwise.data.group import near_duplicates
 from shelfwise.errors import ConfigError, ShelfwiseError, require
 from shelfwise.evaluate import evaluate
-from shelfwise.expect import Split, counted_cells
+from shelfwise.expect import counted_cells
 from shelfwise.files import cache_directory, write_text
+from shelfwise.gathering import Split
 from shelfwise.predictions import Machine, Recipe
 from shelfwise.spaces import chosen, grid, how_many, inside, listed, same
 from shelfwise.start import read_data

@@ -84,6 +84,7 @@ def read_data(data: DataOptions) -> Catalog:
         aliases=data.aliases,
         attribute_aliases=data.attribute_aliases,
         units=data.units,
+        photos=data.photos,
     )
 
 
@@ -221,7 +222,7 @@ def _readable_part(source: Path, error: ConfigError) -> tuple[RunOptions, Findin
 
     try:
         data = tomllib.loads(source.read_text(encoding="utf-8")).get("data", {})
-        for key in ("catalog", "images", "attributes"):
+        for key in ("catalog", "images", "attributes", "photos"):
             if isinstance(data.get(key), str):
                 data[key] = str(source.parent / data[key])
         known = {key: value for key, value in data.items() if key in DataOptions.model_fields}

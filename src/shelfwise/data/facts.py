@@ -19,7 +19,6 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.fft import dctn
 
 from shelfwise.data.images import content_digest, open_image, read_bytes
 from shelfwise.data.store import Store
@@ -171,6 +170,8 @@ def _laplacian_variance(luma: NDArray[np.float32]) -> float:
 
 
 def _dct_hash(small: NDArray[np.float32]) -> int:
+    from scipy.fft import dctn
+
     lowest = np.asarray(dctn(small, type=2, norm="ortho"))[:8, :8].ravel()
     return _packed(lowest > np.median(lowest[1:]))
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 
 from shelfwise.catalog import Catalog
 from shelfwise.data.alike import bases, likeness, luma_cells, residuals, tint_of
@@ -125,6 +124,8 @@ def groups_of(
 
 def joined(first: NDArray[np.int64], second: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Return int64 [count], the connected components of links, numbered as they first appear."""
+    from scipy.sparse.csgraph import connected_components
+
     graph = sparse.coo_matrix((np.ones(len(first), dtype=bool), (first, second)), shape=(count, count))
     _, label_N = connected_components(graph, directed=False)
     _, where, number_N = np.unique(label_N, return_index=True, return_inverse=True)

@@ -6,13 +6,16 @@ Legend: n rows that have the Number.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from shelfwise.amounts import AmountAnswers
 from shelfwise.catalog import Catalog
-from shelfwise.data.text import Listing, read_listings
 from shelfwise.roles import NUMBER_NAMES
+
+if TYPE_CHECKING:
+    from shelfwise.data.text import Listing
 
 #: By base unit of a listing's quantity: how much of it a unit price is of, and how that is said.
 PER = {
@@ -34,6 +37,8 @@ def with_unit_prices(amounts: Sequence[AmountAnswers], catalog: Catalog) -> tupl
     prices = [item for item in amounts if item.name.strip().casefold() in NUMBER_NAMES]
     if not prices or not catalog.text_columns:
         return tuple(amounts)
+    from shelfwise.data.text import read_listings
+
     listings = read_listings(catalog)
     return tuple(
         _with_unit_price(item, [listings[row] for row in item.rows.tolist()]) if item in prices else item
@@ -41,7 +46,7 @@ def with_unit_prices(amounts: Sequence[AmountAnswers], catalog: Catalog) -> tupl
     )
 
 
-def _with_unit_price(item: AmountAnswers, listings: Sequence[Listing]) -> AmountAnswers:
+def _with_unit_price(item: AmountAnswers, listings: "Sequence[Listing]") -> AmountAnswers:
     price_n, unit = np.full(len(item.rows), np.nan), [""] * len(item.rows)
     for at, listing in enumerate(listings):
         much, said = PER.get(listing.unit, (0.0, ""))

@@ -19,17 +19,18 @@ import math
 import threading
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from shelfwise.errors import require
-from shelfwise.models.nearest import Index
+from shelfwise.models.plain_nearest import Found, Searchable, exact_index
+
+if TYPE_CHECKING:
+    from shelfwise.models.nearest import Index
 
 Search = Literal["exact", "faiss-flat", "faiss-ivf", "faiss-hnsw"]
-Found = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
 #: Fewer rows than this are always compared one by one: an index of lists or a graph gains nothing.
 FEW = 1000
 #: Rows that FAISS wants for every list it trains.
@@ -40,19 +41,6 @@ SEED = 1234
 
 #: The number of threads is a setting of the whole library, so only one index is built at a time.
 _BUILDING = threading.Lock()
-
-
-class Searchable(Protocol):
-    """Rows that can be searched."""
-
-    @property
-    def vectors(self) -> npt.NDArray[np.float32]:
-        """The rows, float32 [M, D]."""
-        ...
-
-    def search(self, queries: npt.NDArray[np.float32], k: int) -> Found:
-        """Return int64 [Q, k] rows and float64 [Q, k] inner products, largest first."""
-        ...
 
 
 def index_of(vectors: npt.NDArray[np.float32], search: Search = "exact") -> Searchable:
@@ -66,7 +54,7 @@ def index_of(vectors: npt.NDArray[np.float32], search: Search = "exact") -> Sear
         MissingExtra: FAISS is asked for and not installed.
     """
     if search == "exact":
-        return Index(vectors)
+        return exact_index(vectors)
     require("faiss", extra="knn")
     return FaissIndex(np.ascontiguousarray(vectors), search)
 
@@ -84,7 +72,9 @@ class FaissIndex:
     kind: Search
 
     @cached_property
-    def _exact(self) -> Index:
+    def _exact(self) -> "Index":
+        from shelfwise.models.nearest import Index
+
         return Index(self.vectors)
 
     @cached_property
@@ -123,6 +113,7 @@ class FaissIndex:
         k = min(k, len(self.vectors))
         if k == 0 or not len(queries):
             return np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float64)
+        torch = require("torch", extra="train")
         wanted = min(len(self.vectors), k + 8 + k // 4)
         candidates_QC = self._candidates(np.ascontiguousarray(queries), wanted)
         short_Q = (candidates_QC < 0).any(axis=1)

@@ -167,8 +167,10 @@ def embed_stream(
     total = len(rows.sources)
     jobs = jobs or cores()
     with contextlib.ExitStack() as stack:
-        home = cache or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shelfwise-")))
-        store = stack.enter_context(Store(home / "embeddings" / f"{chosen.space}.sqlite"))
+        store = None
+        if cache is not None or total > chunk:
+            home = cache or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shelfwise-")))
+            store = stack.enter_context(Store(home / "embeddings" / f"{chosen.space}.sqlite"))
         pool = ThreadPoolExecutor(jobs, thread_name_prefix="embed")
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)
         for start in range(0, total, chunk):
@@ -199,7 +201,7 @@ def _rows(photos: HasImages | Sequence[Source]) -> _Rows:
 def _chunk(
     rows: _Rows,
     chosen: Chosen,
-    store: Store,
+    store: Store | None,
     pool: ThreadPoolExecutor,
     jobs: int,
     told: Callable[[int], None],
@@ -218,7 +220,7 @@ def _chunk(
         if data is not None and digests[row] not in held and len(data) <= room:
             held[digests[row]] = data
             room -= len(data)
-    kept = store.get(list(dict.fromkeys(digests.values())))
+    kept = {} if store is None else store.get(list(dict.fromkeys(digests.values())))
     width = chosen.card.dimension
     known: dict[bytes, Half] = {
         key: np.frombuffer(value, "<f2") for key, value in kept.items() if len(value) == 2 * width
@@ -240,13 +242,15 @@ def _chunk(
         else:
             actual, half = result
             known[item.digest] = half
-            fresh[actual] = half.tobytes()
-        if len(fresh) >= FLUSH:
+            if store is not None:
+                fresh[actual] = half.tobytes()
+        if store is not None and len(fresh) >= FLUSH:
             store.put(fresh)
             fresh = {}
         if done % 16 == 0:
             told(done)
-    store.put(fresh)
+    if store is not None:
+        store.put(fresh)
     told(len(rows.sources))
     vectors_ND = np.full((len(rows.sources), width), np.nan, np.float32)
     for row, digest in digests.items():

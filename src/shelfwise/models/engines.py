@@ -11,6 +11,7 @@ Legend: B pictures of one call, N pictures, H height, W width, D features.
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from shelfwise.errors import EngineError, UsageError, listing, suggest
+from shelfwise.errors import EngineError, MissingExtra, UsageError, listing, suggest
 from shelfwise.files import write_text
 from shelfwise.models.backbones import Backbone, Preprocess, build_backbone, spec_key, version
 from shelfwise.models.parity import TOLERANCE, Parity, compare, passes, probe_pictures
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 #: Part of every key on disk; raised when the meaning of what is kept there changes.
 FORMAT = 1
 ENGINES = ("openvino", "torch", "torch-bf16", "cuda")
+#: Engines that run what a bundle was exported to, and nothing else.
+EXPORTED_ONLY = ("openvino-int8", "onnxruntime")
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -110,19 +113,35 @@ class Card:
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """An engine ready to run, what it runs, and how it was chosen."""
+    """An engine ready to run, what it runs, and how it was chosen.
+
+    Attributes:
+        card: what it runs.
+        engine: runs it.
+        record: how it was chosen.
+        content: SHA-256 of the network, where the fields above do not settle it, as for a quantised one.
+    """
 
     card: Card
     engine: Engine
     record: EngineRecord
+    content: str = ""
 
     @property
     def space(self) -> str:
         """A name for the vectors: equal exactly where they are interchangeable."""
         major = ".".join(self.record.version.split(".")[:2])
         parts = [FORMAT, self.card.fingerprint, self.card.preprocess.table(), self.record.name]
-        parts += [self.record.precision, self.record.device, major]
+        parts += [self.record.precision, self.record.device, major, *filter(None, [self.content])]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+class EngineSource(Protocol):
+    """Where engines may come from before one is chosen: a bundle's exported networks."""
+
+    def choose(self, backbone: Spec | Backbone, *, device: str, requested: str, jobs: int) -> Chosen | None:
+        """Return an engine ready to run, ``None`` where it has none to offer."""
+        ...
 
 
 def cores() -> int:
@@ -171,9 +190,12 @@ def candidates(family: str, *, device: str, requested: str, bf16: bool) -> tuple
         UsageError: an unknown engine, or one that does not run on the device.
     """
     if requested != "auto":
-        if requested not in ENGINES:
-            hint = suggest(requested, ENGINES) or f"Known: {listing(ENGINES)}."
-            raise UsageError(f"there is no engine {requested!r}. {hint}")
+        check_name(requested)
+        if requested in EXPORTED_ONLY:
+            raise UsageError(
+                f"the engine {requested!r} runs what a bundle was exported to, and nothing is exported for it here: "
+                f"shelfwise export BUNDLE --to {requested.replace('onnxruntime', 'onnx')}"
+            )
         if (requested == "cuda") != (device == "cuda"):
             raise UsageError(f"the engine {requested!r} does not run on the device {device!r}")
     if device == "cuda":
@@ -189,6 +211,27 @@ def candidates(family: str, *, device: str, requested: str, bf16: bool) -> tuple
     return tuple(dict.fromkeys(order))
 
 
+def check_name(requested: str) -> None:
+    """Refuse the name of an engine that does not exist.
+
+    Raises:
+        UsageError: it is not ``auto`` and none of the engines.
+    """
+    known = (*ENGINES, *EXPORTED_ONLY)
+    if requested != "auto" and requested not in known:
+        raise UsageError(
+            f"there is no engine {requested!r}. {suggest(requested, known) or f'Known: {listing(known)}.'}"
+        )
+
+
+def installed(package: str) -> bool:
+    """Return whether a package can be imported, without importing it."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ImportError:
+        return False
+
+
 def settle_device(device: str) -> str:
     """Return ``cpu`` or ``cuda``; ``auto`` takes CUDA where a GPU is present.
 
@@ -197,7 +240,7 @@ def settle_device(device: str) -> str:
     """
     if device not in DEVICES:
         raise UsageError(f"there is no device {device!r}: {listing(DEVICES)}")
-    if device == "cpu" or (device == "auto" and not _driver()):
+    if device == "cpu" or (device == "auto" and not (_driver() and installed("torch"))):
         return "cpu"
     import torch
 
@@ -220,6 +263,7 @@ def choose_engine(
     requested: str = "auto",
     cache: Path | None = None,
     jobs: int | None = None,
+    exported: EngineSource | None = None,
 ) -> Chosen:
     """Return the fastest engine that reproduces torch float32, from the cache where it was chosen before.
 
@@ -229,13 +273,25 @@ def choose_engine(
         requested: ``auto`` or one of ``ENGINES``.
         cache: directory of caches; nothing is kept where left out.
         jobs: how many pictures run side by side; all processors where left out. Does not change vectors.
+        exported: asked first; it offers what was asked for by name, or what runs without torch where there is none.
 
     Raises:
         EngineError: the engine that was asked for by name fails or does not reproduce torch.
+        MissingExtra: torch is needed and not installed.
         UsageError: an unknown engine or device.
     """
+    check_name(requested)
     device = settle_device(device)
     jobs = jobs or cores()
+    if exported is not None:
+        offered = exported.choose(backbone, device=device, requested=requested, jobs=jobs)
+        if offered is not None:
+            return offered
+    if not installed("torch"):
+        raise MissingExtra(
+            "torch is not installed, and the bundle has no exported network that this installation runs: "
+            "pip install 'shelfwise[train]', or where torch is installed: shelfwise export BUNDLE --to openvino"
+        )
     bf16 = device == "cpu" and has_bf16()
     candidates("conv", device=device, requested=requested, bf16=bf16)
     identity = spec_key(backbone) if isinstance(backbone, Spec) else backbone.fingerprint

@@ -1,4 +1,4 @@
-"""The engines themselves: torch, torch on a GPU, OpenVINO.
+"""The engines themselves: torch, torch on a GPU, OpenVINO, onnxruntime.
 
 It knows neither how an engine is chosen nor where anything is kept; see ``engines``.
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shelfwise.errors import EngineError
+from shelfwise.errors import EngineError, require
 
 if TYPE_CHECKING:
     from torch import nn
@@ -80,16 +80,15 @@ class CudaEngine:
 class OpenVINOEngine:
     """OpenVINO on the CPU, one picture and one thread a request, several requests side by side."""
 
-    name = "openvino"
     batch = 1
 
-    def __init__(self, directory: Path, precision: str, jobs: int) -> None:
-        """Read the network that ``to_openvino`` wrote.
+    def __init__(self, directory: Path, precision: str, jobs: int, name: str = "openvino") -> None:
+        """Read the network that ``to_openvino`` or ``quantise`` wrote; what is quantised stays so in any precision.
 
         Raises:
             EngineError: it is not there, damaged, or OpenVINO cannot run it.
         """
-        self.precision = precision
+        self.name, self.precision = name, precision
         settings = {
             "INFERENCE_PRECISION_HINT": precision,
             "NUM_STREAMS": jobs,
@@ -119,6 +118,47 @@ class OpenVINOEngine:
             self._free.put(request)
 
 
+class OnnxEngine:
+    """Onnxruntime on the CPU, one picture and one thread a call, several calls side by side."""
+
+    name = "onnxruntime"
+    precision = "f32"
+    batch = 1
+
+    def __init__(self, file: Path) -> None:
+        """Read the network that ``to_onnx`` wrote.
+
+        Raises:
+            EngineError: it is not there, damaged, or onnxruntime cannot run it.
+            MissingExtra: onnxruntime is not installed.
+        """
+        runtime: Any = require("onnxruntime", extra="onnx")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        faults: Any = require("onnxruntime.capi.onnxruntime_pybind11_state", extra="onnx")
+        try:
+            self._session = runtime.InferenceSession(
+                file.read_bytes(), options, providers=["CPUExecutionProvider"]
+            )
+        except (
+            OSError,
+            faults.Fail,
+            faults.InvalidArgument,
+            faults.InvalidGraph,
+            faults.InvalidProtobuf,
+            faults.NotImplemented,
+            faults.RuntimeException,
+        ) as error:
+            raise EngineError(f"onnxruntime cannot load {file}: {first_line(error)}") from error
+        self._input = self._session.get_inputs()[0].name
+
+    def run(self, images_BHWC: Images) -> Vectors:
+        """Return the vectors of one picture."""
+        found: Vectors = self._session.run(None, {self._input: np.ascontiguousarray(images_BHWC)})[0]
+        return found
+
+
 _core: Any = None
 
 
@@ -126,9 +166,7 @@ def openvino_core() -> Any:
     """Return this process's OpenVINO core, made once."""
     global _core
     if _core is None:
-        import openvino
-
-        _core = openvino.Core()
+        _core = require("openvino", extra="openvino").Core()
         if os.name == "nt":  # there, a file that is mapped into memory cannot be moved to its place
             _core.set_property({"ENABLE_MMAP": False})
     return _core

@@ -103,6 +103,8 @@ class _Search:
         self.member_VA = torch.zeros(values, len(self.parts))
         self.target_CnV = torch.zeros(categories, n, values)
         for attribute, part in enumerate(self.parts):
+            if part.start == part.stop:  # an attribute that no product states has no value yet
+                continue
             self.member_VA[part, attribute] = 1
             stated_Cn = labels_CnA[:, :, attribute].clamp(min=0)
             self.target_CnV[:, :, part].scatter_(

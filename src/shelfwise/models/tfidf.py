@@ -8,8 +8,10 @@ Legend: N texts, V terms, D features, K singular vectors found.
 
 import importlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,7 @@ from shelfwise.registry import register
 #: The numbers of terms, beside what is written about them.
 TENSORS = "text.safetensors"
 #: A number with its separators is one word; so are single letters and digits, which state sizes.
-WORD = r"(?u)\d+(?:[.,]\d+)+|\w+"
-#: How scikit-learn calls what is counted.
-ANALYZERS = {"words": "word", "characters": "char_wb"}
+WORD = re.compile(r"\d+(?:[.,]\d+)+|\w+")
 #: Singular vectors looked for beyond those kept, and passes over the texts: what the decomposition is exact by.
 OVERSAMPLES, PASSES = 16, 4
 
@@ -54,7 +54,19 @@ class Terms:
 
         if not self.terms:
             return csr_matrix((len(texts), 0), dtype=np.float32)
-        return self.weighted(_counter(self.kind, self.grams, self.terms).transform(texts))
+        columns, starts = list[int](), [0]
+        for text in texts:
+            known = map(self._column.get, terms_in(text, self.kind, self.grams))
+            columns += [column for column in known if column is not None]
+            starts.append(len(columns))
+        once = np.ones(len(columns), np.float32)
+        counts_NV = csr_matrix((once, columns, starts), (len(texts), len(self.terms)), np.float32)
+        counts_NV.sum_duplicates()
+        return self.weighted(counts_NV)
+
+    @cached_property
+    def _column(self) -> dict[str, int]:
+        return {term: at for at, term in enumerate(self.terms)}
 
     def weighted(self, counts_NV: Any) -> Any:
         """Return counts as sublinear frequencies times inverse document frequencies, rows of length 1 or 0."""
@@ -65,22 +77,37 @@ class Terms:
         return counts_NV
 
 
-def _counter(kind: str, grams: tuple[int, int], terms: Sequence[str] | None = None) -> Any:
-    from sklearn.feature_extraction.text import CountVectorizer
+def terms_in(text: str, kind: str, grams: tuple[int, int]) -> list[str]:
+    """Return the terms of a text, each as often as it is there.
 
-    pattern = {"token_pattern": WORD} if kind == "words" else {}
-    return CountVectorizer(
-        analyzer=ANALYZERS[kind], ngram_range=grams, vocabulary=terms, dtype=np.float32, **pattern
-    )
+    Runs of words with a blank between them, or of characters inside a word that has a blank at each end; a word
+    shorter than the shortest run counts once.
+    """
+    text, (shortest, longest) = text.lower(), grams
+    if kind == "words":
+        words = WORD.findall(text)
+        sizes = range(shortest, min(longest, len(words)) + 1)
+        return [
+            " ".join(run) for size in sizes for run in zip(*(words[at:] for at in range(size)), strict=False)
+        ]
+    found = []
+    for word in text.split():
+        padded = f" {word} "
+        for size in range(shortest, longest + 1):
+            found += [padded[at : at + size] for at in range(max(1, len(padded) - size + 1))]
+            if len(padded) <= size:
+                break
+    return found
 
 
 def learn_terms(
     texts: Sequence[str], kind: str, grams: tuple[int, int], min_count: int, most: int
 ) -> tuple[Terms, Any]:
     """Return the terms that texts share, those in most texts where there are too many, and their weights [N, V]."""
-    counter = _counter(kind, grams)
-    analyse = counter.build_analyzer()
-    if not any(analyse(text) for text in texts):
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    counter = CountVectorizer(analyzer=lambda text: terms_in(text, kind, grams), dtype=np.float32)
+    if not any(terms_in(text, kind, grams) for text in texts):
         none = Terms(kind, grams, (), np.zeros(0, np.float32))
         return none, none.weigh(texts)
     counts_NV = counter.fit_transform(texts)
