@@ -1,0 +1,219 @@
+"""Batcher: a bounded queue in front of one worker, which takes what waits together.
+
+It does not know what is asked nor how it is answered. A request is turned away at once where it would have to wait
+longer than it can, and dropped before any work where it has waited too long or nobody waits for it any more. A batch
+is what waits when the worker becomes free, never waited for: small when it is quiet, large when it is not.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from shelfwise.service.pace import Pace
+
+#: Work may take so many times what is expected; the estimate is of a mean.
+CAUTION = 1.3
+#: Share of the usual deadline that one batch may take.
+BATCH_SHARE = 0.25
+
+
+class Busy(Exception):
+    """Work that is not taken, or was dropped.
+
+    Attributes:
+        reason: ``queue_full``, ``too_late`` (it would not be done in time), ``expired`` or ``draining``.
+        retry_after: seconds after which it may be tried again.
+    """
+
+    def __init__(self, reason: str, retry_after: float) -> None:
+        super().__init__(reason)
+        self.reason, self.retry_after = reason, retry_after
+
+
+class Watch(Protocol):
+    """Is told what the batcher does."""
+
+    def batch(self, count: int, seconds: float) -> None:
+        """A batch of so many was worked on for so long."""
+        ...
+
+    def dropped(self, reason: str, count: int) -> None:
+        """Work was dropped before it was begun."""
+        ...
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """One piece of work.
+
+    Attributes:
+        kind: what it is alike to.
+        item: what it is.
+        until: when it is too late.
+        behind: whether others were before it; one that begins at once is done, late or not.
+        answer: for whoever waits.
+    """
+
+    kind: Hashable
+    item: Any
+    until: float
+    behind: bool
+    answer: "asyncio.Future[Any]"
+
+
+class Batcher:
+    """Answers pieces of work in batches of one kind, the longest waiting first; belongs to one event loop."""
+
+    def __init__(
+        self,
+        work: Callable[[Hashable, Sequence[Any]], Sequence[Any]],
+        *,
+        queue: int,
+        batch: int,
+        deadline: float,
+        watch: Watch,
+        pace: Pace,
+    ) -> None:
+        """Prepare; ``run`` begins.
+
+        Args:
+            work: answers pieces of one kind, one for one, in a thread of its own.
+            queue: pieces that wait at most.
+            batch: pieces that are worked on together at most.
+            deadline: seconds that a piece usually has.
+            watch: is told what happens.
+            pace: what is known of the seconds a batch takes; learns from every batch.
+        """
+        self._work, self._queue, self._most, self._deadline = work, queue, batch, deadline
+        self._watch, self.pace = watch, pace
+        self._waiting: deque[_Waiting] = deque()
+        self._more = asyncio.Event()
+        self._running = 0
+        self._since = 0.0
+        self._ending = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="answering")
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def largest(self) -> int:
+        """The largest batch that leaves time for others before it."""
+        return min(self._most, self.pace.within(BATCH_SHARE * self._deadline))
+
+    def expected(self, count: int = 1) -> float:
+        """Return the seconds after which so many more pieces would be done."""
+        ahead, left = len(self._waiting) + count, 0.0
+        batches = -(-ahead // self.largest)
+        if self._running:
+            left = max(0.0, self.pace.of(self._running) - (time.monotonic() - self._since))
+            ahead = batches * self.largest  # more may come before the last of these batches begins
+        return left + batches * self.pace.fixed + ahead * self.pace.each
+
+    def check(self, until: float, count: int = 1) -> None:
+        """Make sure that so many more pieces can wait and be done in time.
+
+        Raises:
+            Busy: they cannot.
+        """
+        if self._ending:
+            raise Busy("draining", 1.0)
+        expected = self.expected(count)
+        if len(self._waiting) + count > self._queue:
+            raise Busy("queue_full", expected)
+        if time.monotonic() + CAUTION * expected > until and (self._waiting or self._running):
+            raise Busy("too_late", expected)
+
+    def submit(self, kind: Hashable, items: Sequence[Any], until: float) -> "list[asyncio.Future[Any]]":
+        """Let pieces wait; a future that is cancelled is work that nobody waits for.
+
+        Args:
+            kind: pieces of one kind may be worked on together.
+            items: the pieces.
+            until: when they are too late, in seconds of ``time.monotonic``.
+
+        Raises:
+            Busy: there is no room, or no time.
+        """
+        self.check(until, len(items))
+        loop = asyncio.get_running_loop()
+        behind = bool(self._waiting or self._running)
+        new = [_Waiting(kind, item, until, behind, loop.create_future()) for item in items]
+        self._waiting.extend(new)
+        self._more.set()
+        return [each.answer for each in new]
+
+    async def run(self) -> None:
+        """Work until ``end``, and until then on what waits."""
+        while True:
+            batch = self._next()
+            if batch:
+                await self._do(batch)
+            elif self._ending:
+                return
+            else:
+                self._more.clear()
+                await self._more.wait()
+
+    def end(self) -> None:
+        """Take nothing more; ``run`` returns when everything that waits is done."""
+        self._ending = True
+        self._more.set()
+
+    def close(self) -> None:
+        """Give up the thread; call it when ``run`` has returned."""
+        self._thread.shutdown(wait=True)
+
+    def _next(self) -> list[_Waiting]:
+        """Take the next batch off the queue: as the longest waiting, what is alike to it; drop what is too late."""
+        now, dropped = time.monotonic(), {"expired": 0, "gone": 0}
+        batch: list[_Waiting] = []
+        others: deque[_Waiting] = deque()
+        while self._waiting and len(batch) < self.largest:
+            each = self._waiting.popleft()
+            if each.answer.done():
+                dropped["gone"] += 1
+            elif each.until < now and each.behind:
+                dropped["expired"] += 1
+                each.answer.set_exception(Busy("expired", self.expected()))
+            elif batch and each.kind != batch[0].kind:
+                others.append(each)
+            else:
+                batch.append(each)
+        self._waiting.extendleft(reversed(others))
+        for reason, count in dropped.items():
+            if count:
+                self._watch.dropped(reason, count)
+        return batch
+
+    async def _do(self, batch: list[_Waiting]) -> None:
+        """Work on a batch; where it fails, on each piece by itself, so that it fails for one only."""
+        answers, error = await self._try(batch)
+        if error is not None and len(batch) > 1:
+            for each in batch:
+                await self._do([each])
+            return
+        for number, each in enumerate(batch):
+            if each.answer.done():
+                continue
+            if error is not None:
+                each.answer.set_exception(error)
+            else:
+                each.answer.set_result(answers[number])
+
+    async def _try(self, batch: list[_Waiting]) -> tuple[Sequence[Any], BaseException | None]:
+        self._running, self._since = len(batch), time.monotonic()
+        loop = asyncio.get_running_loop()
+        items = [each.item for each in batch]
+        done = loop.run_in_executor(self._thread, self._work, batch[0].kind, items)
+        await asyncio.wait({done})
+        seconds = time.monotonic() - self._since
+        self.pace.add(len(batch), seconds)
+        self._running = 0
+        self._watch.batch(len(batch), seconds)
+        error = done.exception()
+        return (done.result() if error is None else ()), error

@@ -1,0 +1,115 @@
+"""Look-alikes: which pictures of a table look alike, and which products learnt from look like them.
+
+They do not know what is asked. Legend: N rows, k look-alikes of each, r components.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from shelfwise.bundle import Bundle
+from shelfwise.catalog import Catalog
+from shelfwise.choosing import components_of
+from shelfwise.predictions import Machine
+from shelfwise.service.items import LookAlike
+from shelfwise.trust.evidence import Evidence
+from shelfwise.trust.learnt import learnt_rows
+
+#: Cosine of two pictures' components from which they look alike enough to be accepted together.
+ALIKE = 0.9
+
+
+@dataclass(frozen=True, eq=False)
+class Likeness:
+    """Who looks like whom.
+
+    Attributes:
+        catalog: the table.
+        components_Nr: float32, of unit length; NaN where there is no picture, no columns where no index is kept.
+        positions: int64 [N, k], of products learnt from, -1 for none.
+        similarity: float32 [N, k], cosine.
+        ids: of the products learnt from.
+        evidence: what they state.
+        row_of: the rows of those that lie in the table.
+    """
+
+    catalog: Catalog
+    components_Nr: npt.NDArray[np.float32]
+    positions: npt.NDArray[np.int64]
+    similarity: npt.NDArray[np.float32]
+    ids: tuple[str, ...]
+    evidence: Evidence | None
+    row_of: Mapping[str, int]
+
+    @classmethod
+    def of(cls, bundle: Bundle, catalog: Catalog, k: int, machine: Machine) -> "Likeness":
+        """Compare a table's pictures with each other and with those learnt from.
+
+        Args:
+            bundle: what was learnt; without an index nothing looks alike.
+            catalog: the table.
+            k: how many products learnt from are named beside each.
+            machine: where to compute.
+        """
+        n, index, evidence = len(catalog), bundle.index, bundle.calibrated
+        positions_Nk, similarity_Nk = np.zeros((n, 0), np.int64), np.zeros((n, 0), np.float32)
+        unit_Nr = components_of(bundle, catalog, machine)
+        if index is None:
+            return cls(catalog, unit_Nr, positions_Nk, similarity_Nk, (), evidence, {})
+        if k:
+            near = index.look_alikes(catalog, k, machine)
+            positions_Nk, similarity_Nk = near.positions, near.similarity
+        learnt = [] if evidence is None else np.flatnonzero(learnt_rows(catalog, evidence)).tolist()
+        rows = {catalog.ids[row]: row for row in learnt}
+        return cls(catalog, unit_Nr, positions_Nk, similarity_Nk, index.ids, evidence, rows)
+
+    def of_row(self, row: int, attribute: str) -> tuple[LookAlike, ...]:
+        """Return the products that look most like a row, with what they state of an attribute, or as category."""
+        found = []
+        for at, alike in zip(self.positions[row].tolist(), self.similarity[row].tolist(), strict=True):
+            if at >= 0:
+                id_ = self.ids[at]
+                photo = self.catalog.images[self.row_of[id_]] if id_ in self.row_of else None
+                found.append(LookAlike(id_, round(alike, 4), self._stated(id_, attribute), photo))
+        return tuple(found)
+
+    def _stated(self, id_: str, attribute: str) -> str | None:
+        row = self._evidence_rows.get(id_, -1)
+        for block in () if self.evidence is None or row < 0 else self.evidence.blocks:
+            at = int(np.searchsorted(block.rows, row))
+            if at < len(block.rows) and block.rows[at] == row:
+                if not attribute:
+                    return block.category
+                for a, choice in enumerate(self.catalog.taxonomy.choices(block.category)):
+                    if choice.name == attribute and block.labels[at, a] >= 0:
+                        return choice.values[int(block.labels[at, a])]
+        return None
+
+    @cached_property
+    def _evidence_rows(self) -> Mapping[str, int]:
+        ids = () if self.evidence is None else self.evidence.ids
+        return {id_: row for row, id_ in enumerate(ids)}
+
+    def clusters(self, rows: Sequence[int]) -> dict[int, list[int]]:
+        """Put rows together whose pictures look alike: each belongs to the first one before it that it looks like.
+
+        Args:
+            rows: in order.
+
+        Returns:
+            By the place of a cluster's first row in ``rows``, the places of all; clusters of one are left out.
+        """
+        leaders: list[int] = []
+        members: dict[int, list[int]] = {}
+        for place, row in enumerate(rows):
+            if not self.components_Nr.shape[1] or not np.isfinite(self.components_Nr[row]).all():
+                continue
+            like = self.components_Nr[[rows[leader] for leader in leaders]] @ self.components_Nr[row]
+            first = next((leaders[at] for at in np.flatnonzero(like >= ALIKE).tolist()), place)
+            if first == place:
+                leaders.append(place)
+            members.setdefault(first, []).append(place)
+        return {first: same for first, same in members.items() if len(same) > 1}
