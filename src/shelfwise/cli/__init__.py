@@ -9,7 +9,9 @@ from typing import Any, NoReturn
 
 import typer
 
-from shelfwise.cli import learn, search, answer, blend, audit, inspect, download, taxonomy, vqa  # isort: skip  (the order of the verbs in --help)
+# The order of the verbs in --help.
+from shelfwise.cli import learn, search, answer, blend, audit, drift, inspect  # isort: skip
+from shelfwise.cli import download, taxonomy, vqa, export, serve, labels  # isort: skip
 from shelfwise.cli.options import app
 from shelfwise.errors import ShelfwiseError
 
@@ -19,10 +21,14 @@ __all__ = [
     "audit",
     "blend",
     "download",
+    "drift",
+    "export",
     "inspect",
+    "labels",
     "learn",
     "run",
     "search",
+    "serve",
     "taxonomy",
     "vqa",
 ]

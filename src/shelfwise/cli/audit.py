@@ -20,6 +20,7 @@ from shelfwise.cli.options import (
     Jobs,
     Number,
     Out,
+    Photos,
     Table,
     Text,
     app,
@@ -35,6 +36,7 @@ def audit(
     table: Table,
     out: Out,
     images: Images = None,
+    photos: Photos = None,
     weights: Annotated[
         str, typer.Option(metavar="ATTRIBUTE=NUMBER[,...]", help="What an error in an attribute weighs.")
     ] = "",
@@ -59,7 +61,8 @@ def audit(
 
     check_paths(out, html)
     loaded, given = load(bundle), weights_of(weights)
-    catalog = loaded.read(table, images=images, columns=columns_of(id, category, image, text, number, ignore))
+    columns = columns_of(id, category, image, text, number, ignore)
+    catalog = loaded.read(table, images=images, columns=columns, photos=photos)
     with machine_of(cache, jobs, device, engine) as machine:
         found = audit_table(loaded, catalog, weights=given, look_alikes=evidence, machine=machine)
     found.write(out)

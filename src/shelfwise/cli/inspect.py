@@ -124,15 +124,33 @@ def list_(
 
 
 @app.command()
-def show(bundle: Annotated[Path, typer.Argument(metavar="BUNDLE")]) -> None:
+def show(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE")],
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure",
+            help="Measure size, memory and speed on this machine; kept in the bundle and on its card.",
+        ),
+    ] = False,
+    jobs: Jobs = None,
+    device: Device = "auto",
+    engine: Engine = "auto",
+    cache: Cache = None,
+) -> None:
     """Show what a bundle is: its recipe, taxonomy and expected score; the members and weights of an ensemble."""
     from shelfwise.blending import members_text
     from shelfwise.bundle import load, run_table
     from shelfwise.config import to_toml
 
     loaded = load(bundle)
+    if measure:
+        loaded = _measured(bundle, loaded, jobs, device, engine, cache)
     for key, value in loaded.summary.items():
         print(f"{key}: {_plain(value)}")
+    speed = loaded.speed.lines() if loaded.speed is not None else [("speed", "not measured; see --measure")]
+    for what, much in speed:
+        print(f"{what}: {much}")
     for name in loaded.report.numbers:
         print(_number_text(loaded, name))
     print()
@@ -141,6 +159,20 @@ def show(bundle: Annotated[Path, typer.Argument(metavar="BUNDLE")]) -> None:
         print(members)
     print(to_toml(run_table(loaded.run)))
     print(loaded.report)
+
+
+def _measured(
+    path: Path, bundle: "Bundle", jobs: int | None, device: str, engine: str, cache: Path | None
+) -> "Bundle":
+    """Measure a bundle, write down what was measured, and return the bundle with it."""
+    from dataclasses import replace
+
+    from shelfwise.speed import measure, write_speed
+
+    with machine_of(cache, jobs, device, engine) as machine:
+        speed = measure(bundle, path, machine=machine)
+    write_speed(path, bundle, speed)
+    return replace(bundle, speed=speed)
 
 
 def _number_text(bundle: "Bundle", name: str) -> str:

@@ -31,6 +31,9 @@ Images = Annotated[Path | None, typer.Option(help="Image folder; by default the 
 Attributes = Annotated[
     Path | None, typer.Option(help="Each category's attributes, for columns attr_1, attr_2 ...")
 ]
+Photos = Annotated[
+    Path | None, typer.Option(help="All photos of products that have several: a table id, image[, role].")
+]
 Id = Annotated[str, typer.Option("--id", help="Id column.")]
 Category = Annotated[str, typer.Option("--category", help="Category column.")]
 Image = Annotated[str, typer.Option("--image", help="Image column.")]
@@ -42,7 +45,10 @@ Jobs = Annotated[
     int | None, typer.Option(min=1, help="Threads; by default one a core. Never changes an answer.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Engine = Annotated[str, typer.Option(help="auto, openvino, torch, torch-bf16 or cuda.")]
+Engine = Annotated[
+    str,
+    typer.Option(help="auto, openvino, torch, torch-bf16, cuda; exported: onnxruntime, openvino-int8."),
+]
 Cache = Annotated[
     Path | None, typer.Option(help="Cache folder; by default SHELFWISE_CACHE or ~/.cache/shelfwise.")
 ]

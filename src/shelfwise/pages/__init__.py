@@ -1,4 +1,4 @@
-"""Pages: a report, an audit, a comparison, a training or a catalogue as one self-contained HTML file with its plots.
+"""Pages: a report, an audit, a comparison, drift, a training or a catalogue as one self-contained HTML file.
 
 They do not know how anything was computed. A page loads nothing, prints, and is read without colour, without
 a script, with the keyboard and on a phone.
@@ -6,6 +6,7 @@ a script, with the keyboard and on a phone.
 
 from shelfwise.pages.curves import Measured, measured_on
 from shelfwise.pages.differences import compare_page
+from shelfwise.pages.drift import drift_page
 from shelfwise.pages.gallery import Mismatch, audit_page
 from shelfwise.pages.parts import check_ending, write_page
 from shelfwise.pages.run import run_page
@@ -20,6 +21,7 @@ __all__ = [
     "check_ending",
     "compare_page",
     "data_page",
+    "drift_page",
     "evaluation_page",
     "fit_page",
     "measured_on",

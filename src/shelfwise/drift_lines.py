@@ -1,0 +1,264 @@
+"""Every comparison of one part of a table with the products learnt from, and what explains what drifted.
+
+It does not know how the part was cut, nor which comparisons are reported.
+Legend: n products of one category, V values packed, v of one attribute, G groups.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from shelfwise.amounts import HIGH, LOW, MEDIAN
+from shelfwise.drift_report import DriftLine
+from shelfwise.fingerprint import Fingerprint
+from shelfwise.trust.shift import Shift, Stratum, by_group, distance, enough, offset, shares_after, together
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+#: The least effect that matters, by kind; see the record on drift.
+LEAST_EFFECT: Mapping[str, float] = {
+    "categories": 0.1,
+    "values": 0.1,
+    "confidence": 0.2,
+    "answered": 0.2,
+    "look": 0.1,
+    "familiar": 0.2,
+}
+#: Share of the squared distance that other shares of values must explain before both causes are named.
+EXPLAINED = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """The part of the products that is compared.
+
+    Attributes:
+        column, slice: ``None`` for all of them.
+        before, before_seen: bool masks of the products learnt from: those answered, those with a picture.
+        after, after_seen: likewise of the table.
+        against: as in ``DriftLine``.
+    """
+
+    column: str | None
+    slice: str | None
+    before: Bools
+    before_seen: Bools
+    after: Bools
+    after_seen: Bools
+    against: str = "all"
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Every comparison of one cut."""
+
+    before: Fingerprint
+    after: Fingerprint
+    cut: Cut
+    thresholds: Mapping[tuple[str, str], float]
+
+    def lines(self) -> Iterator[DriftLine]:
+        """Compare everything that both samples have enough products of."""
+        taxonomy = self.before.taxonomy
+        if len(taxonomy.categories) > 1:
+            yield from self._categories()
+        for kind, numbers in (("look", "direction"), ("familiar", "strange")):
+            strata = {name: self._seen(name, numbers) for name in taxonomy.categories}
+            kept = [pair for pair in strata.values() if pair is not None]
+            if len(kept) > 1:
+                yield self._line(kind, kept, None)
+            for name, pair in strata.items():
+                if pair is not None:
+                    yield self._line(kind, [pair], name)
+        for name in taxonomy.categories:
+            yield from self._choices(name)
+            yield from self._numbers(name)
+
+    def caused(self, lines: Sequence[DriftLine], rate: float) -> list[DriftLine]:
+        """Say of shares and looks that drifted whether other products or other pictures explain them."""
+        found = {
+            name: self._causes(name, [line for line in lines if line.category == name], rate)
+            for name in {line.category for line in lines if line.drift and line.category is not None}
+        }
+        return [
+            replace(line, cause=found.get(line.category, {}).get((line.kind, line.attribute), ""))
+            if line.drift and line.category is not None
+            else replace(line, cause="prior" if line.drift and line.kind == "categories" else "")
+            for line in lines
+        ]
+
+    def _causes(
+        self, category: str, lines: Sequence[DriftLine], rate: float
+    ) -> dict[tuple[str, str | None], str]:
+        """The causes of one category's lines, by kind and attribute.
+
+        Where the shares of an attribute's values changed and nothing else did, products learnt from that are weighted
+        by how many times more frequent their values are now have the later pictures' mean (``shares_after``).
+        """
+        look = next((line for line in lines if line.kind == "look"), None)
+        names = [choice.name for choice in self.before.taxonomy.choices(category)]
+        moved = [
+            line.attribute
+            for line in lines
+            if line.drift and line.kind == "values" and line.attribute in names
+        ]
+        if look is None:
+            return {("values", name): "unknown" for name in moved}
+        if not look.drift:
+            return {("values", name): "prior" for name in moved}
+        left = {name: self._left(category, names.index(str(name)), look, rate) for name in moved}
+        if "prior" in left.values():
+            return {("look", None): "prior", **{("values", name): "prior" for name in moved}}
+        whole = "both" if "both" in left.values() else "covariate"
+        return {("look", None): whole, **{("values", name): cause for name, cause in left.items()}}
+
+    def _left(self, category: str, attribute: int, look: DriftLine, rate: float) -> str:
+        """What the other shares of an attribute's values leave of the distance between the pictures."""
+        part = self.before.taxonomy.slices(category)[attribute]
+        probs, weights, ids = [], [], []
+        for side, mask in ((self.before, self.cut.before), (self.after, self.cut.after)):
+            rows, probs_nV = side.blocks[category]
+            kept = rows[mask[rows]]
+            _, at_n, size_G = np.unique(side.group[kept], return_inverse=True, return_counts=True)
+            weights.append(1 / size_G[at_n] / len(size_G))
+            probs.append(probs_nV[mask[rows], part].astype(np.float64))
+            ids.append([side.ids[row] for row in kept.tolist()])
+        times_v = shares_after(*probs, *weights)
+        weight_of = dict(zip(ids[0], (probs[0] @ times_v).tolist(), strict=True))
+        code, sides = self.before.taxonomy.category_codes[category], []
+        for side, mask in ((self.before, self.cut.before_seen), (self.after, self.cut.after_seen)):
+            rows = np.flatnonzero(mask & (side.seen_category == code))
+            sides.append((side.direction[rows], side.seen_group[rows]))
+        rows = np.flatnonzero(self.cut.before_seen & (self.before.seen_category == code))
+        weight_n = np.array([weight_of.get(self.before.pictured[row], 1.0) for row in rows.tolist()])
+        weighed = Stratum(by_group(*sides[0]), by_group(*sides[1]), by_group(weight_n, sides[0][1])[:, 0])
+        found = offset([weighed])
+        if found.p > rate or found.effect < look.least:
+            return "prior"
+        return "both" if 1 - (found.effect / look.effect) ** 2 >= EXPLAINED else "covariate"
+
+    def _line(
+        self, kind: str, strata: "Sequence[_Pair]", category: str | None, attribute: str | None = None
+    ) -> DriftLine:
+        compare: Callable[[Sequence[Stratum]], Shift] = offset if kind == "look" else distance
+        least = LEAST_EFFECT[kind]
+        found = compare([pair.stratum for pair in strata])
+        single = len(found.before) == 1
+        return DriftLine(
+            kind,
+            self.cut.column,
+            self.cut.slice,
+            category,
+            attribute,
+            sum(pair.after for pair in strata),
+            sum(len(pair.stratum.after) for pair in strata),
+            sum(pair.before for pair in strata),
+            float(found.before[0]) if single else float("nan"),
+            float(found.after[0]) if single else float("nan"),
+            found.effect,
+            least,
+            found.p,
+            against=self.cut.against,
+        )
+
+    def _shares(
+        self, kind: str, pair: "_Pair", names: Sequence[str], category: str | None, attribute: str | None
+    ) -> DriftLine:
+        """Shares of several values; the one that moved most, by the spread of its share, is named."""
+        line = self._line(kind, [replace(pair, stratum=together(pair.stratum))], category, attribute)
+        share_v, now_v = pair.stratum.before.mean(axis=0), pair.stratum.after.mean(axis=0)
+        most = int(np.argmax(np.abs(now_v - share_v) / np.sqrt(np.maximum(share_v + now_v, 1e-9))))
+        return replace(line, before=float(share_v[most]), after=float(now_v[most]), value=names[most])
+
+    def _categories(self) -> Iterator[DriftLine]:
+        count, sides = len(self.before.taxonomy.categories), []
+        for side, mask in ((self.before, self.cut.before), (self.after, self.cut.after)):
+            rows = np.flatnonzero(mask & (side.category >= 0))
+            sides.append((np.eye(count)[side.category[rows]], side.group[rows]))
+        pair = _paired(*sides)
+        if pair is not None:
+            yield self._shares("categories", pair, self.before.taxonomy.categories, None, None)
+
+    def _seen(self, category: str, numbers: str) -> "_Pair | None":
+        code, sides = self.before.taxonomy.category_codes[category], []
+        for side, mask in ((self.before, self.cut.before_seen), (self.after, self.cut.after_seen)):
+            given = getattr(side, numbers)
+            known = np.isfinite(given) if given.ndim == 1 else True
+            rows = np.flatnonzero(mask & (side.seen_category == code) & known)
+            sides.append((given[rows], side.seen_group[rows]))
+        return _paired(*sides)
+
+    def _choices(self, category: str) -> Iterator[DriftLine]:
+        taxonomy = self.before.taxonomy
+        if category not in self.before.blocks or category not in self.after.blocks:
+            return
+        probs, groups = [], []
+        for side, mask in ((self.before, self.cut.before), (self.after, self.cut.after)):
+            rows, probs_nV = side.blocks[category]
+            probs.append(probs_nV[mask[rows]])
+            groups.append(side.group[rows[mask[rows]]])
+        for choice, part in zip(taxonomy.choices(category), taxonomy.slices(category), strict=True):
+            count = len(choice.values)
+            if count < 2:
+                continue
+            best = [probs_nV[:, part].argmax(axis=1) for probs_nV in probs]
+            shares = _paired(*((np.eye(count)[b], g) for b, g in zip(best, groups, strict=True)))
+            if shares is None:
+                continue
+            yield self._shares("values", shares, choice.values, category, choice.name)
+            sure = [probs_nV[:, part].max(axis=1, initial=0) for probs_nV in probs]
+            pair = _paired(*zip(sure, groups, strict=True))
+            assert pair is not None
+            yield _worse(self._line("confidence", [pair], category, choice.name), -1)
+            threshold = self.thresholds.get((category, choice.name), np.inf)
+            if np.isfinite(threshold):
+                answered = [(s >= threshold).astype(np.float64) for s in sure]
+                pair = _paired(*zip(answered, groups, strict=True))
+                assert pair is not None
+                yield _worse(self._line("answered", [pair], category, choice.name), -1)
+
+    def _numbers(self, category: str) -> Iterator[DriftLine]:
+        code = self.before.taxonomy.category_codes[category]
+        for number in self.before.taxonomy.numbers(category):
+            if number.name not in self.before.amounts or number.name not in self.after.amounts:
+                continue
+            levels, widths = [], []
+            for side, mask in ((self.before, self.cut.before), (self.after, self.cut.after)):
+                rows, quantiles_nQ = side.amounts[number.name]
+                at = np.flatnonzero(mask[rows] & (side.category[rows] == code))
+                turned_n3 = number.forward(quantiles_nQ[at][:, [LOW, MEDIAN, HIGH]].astype(np.float64))
+                levels.append((turned_n3[:, 1], side.group[rows[at]]))
+                widths.append((turned_n3[:, 2] - turned_n3[:, 0], side.group[rows[at]]))
+            level, width = _paired(*levels), _paired(*widths)
+            if level is None or width is None:
+                continue
+            line = self._line("values", [level], category, number.name)
+            before, after = number.inverse(np.array([line.before, line.after])).tolist()
+            yield replace(line, before=before, after=after)
+            yield _worse(self._line("confidence", [width], category, number.name), 1)
+
+
+def _worse(line: DriftLine, sign: int) -> DriftLine:
+    """Test a change for the worse only: what was fitted on everything is surer than what was fitted out of fold."""
+    return replace(line, p=line.p / 2 if sign * (line.after - line.before) > 0 else 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """Two samples, and the products that they are of."""
+
+    stratum: Stratum
+    before: int
+    after: int
+
+
+def _paired(
+    before: tuple[npt.NDArray[np.generic], Ints], after: tuple[npt.NDArray[np.generic], Ints]
+) -> _Pair | None:
+    """Two samples by group, ``None`` where one is too small."""
+    if not len(before[1]) or not len(after[1]):
+        return None
+    stratum = Stratum(by_group(*before), by_group(*after))
+    return _Pair(stratum, len(before[1]), len(after[1])) if enough(stratum) else None
