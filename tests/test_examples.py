@@ -115,7 +115,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 def tiny(backbone: Any) -> dict[str, Any]:
     """A table of a backbone or a text encoder, with a tiny network of the same kind in it."""
-    table = dict(backbone)
+    table = {"name": backbone} if isinstance(backbone, str) else dict(backbone)
     if table["name"] == "pair":
         table |= {side: tiny(table[side]) for side in ("image", "text")}
         table |= {"width": 16, "heads": 2} if table["width"] else {}
