@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import shelfwise
+from docs_blocks import logical_lines
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -90,9 +91,9 @@ def test_python_blocks_use_public_names_only(page: Path) -> None:
 def test_commands_exist(page: Path) -> None:
     known = commands()
     for body in blocks(page, "sh"):
-        for line in body.splitlines():
-            words = shlex.split(line, comments=True)
-            if not words or Path(words[0]).name != "shelfwise":
+        for line in logical_lines(body):
+            words = shlex.split(line)
+            if Path(words[0]).name != "shelfwise":
                 continue
             assert words[1] in known or words[1].startswith("-"), f"{name(page)}: {line}"
             for word in words[2:]:

@@ -109,3 +109,13 @@ def test_extremes_end_well():
     far = np.concatenate([np.full((20, 2), -1e4, np.float32), np.full((20, 2), 1e4, np.float32)])
     w, b = solved(far, np.repeat([[0], [1]], 20, axis=0), [2], 0.05)
     assert (softmax(far @ w + b).argmax(axis=1) == np.repeat([0, 1], 20)).all()
+
+
+def test_an_attribute_without_values_leaves_the_others_as_they_are() -> None:
+    """A list of attributes may name one that no product states: it has no value, and so no column."""
+    features, labels = problem(40, 6, 3, seed=5)
+    nothing = np.full_like(labels, -1)
+    alone = solved(features, labels[:, None], [3], 0.1)
+    between = solved(features, np.stack([nothing, labels, nothing], axis=1), [0, 3, 0], 0.1)
+    for expected, found in zip(alone, between, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
