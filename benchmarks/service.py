@@ -257,8 +257,19 @@ def statuses(found: list[Any]) -> dict[str, int]:
     return {str(status): count for status, count in sorted(Counter(each[1] for each in found).items())}
 
 
-def main(bundle: Path, photos: Path, folder: Path, seconds: float) -> dict[str, Any]:
-    """Measure."""
+def main(
+    quick: bool = False, bundle: Path | None = None, photos: Path | None = None, seconds: float = 12.0
+) -> dict[str, Any]:
+    """Serve a bundle, one learnt from a rendered catalogue where none is given, and load it."""
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name)
+        if bundle is None or photos is None:
+            bundle, photos = fitted(home, 300 if quick else 1200)
+        return measured(bundle, photos, home, 3.0 if quick else seconds)
+
+
+def measured(bundle: Path, photos: Path, folder: Path, seconds: float) -> dict[str, Any]:
+    """Load a service to its capacity, over it, while the bundle is swapped and while it ends."""
     raw = raw_rate(bundle, sorted(photos.iterdir())[:256])
     kept = folder / "served"
     shutil.copytree(bundle, kept)
@@ -328,9 +339,4 @@ if __name__ == "__main__":
     if given.load:
         load(given)
     else:
-        with tempfile.TemporaryDirectory() as name:
-            home = Path(name)
-            bundle, photos = given.bundle, given.photos
-            if bundle is None:
-                bundle, photos = fitted(home, 300 if given.quick else 1200)
-            print(json.dumps(main(bundle, photos, home, 3.0 if given.quick else given.seconds)))
+        print(json.dumps(main(given.quick, given.bundle, given.photos, given.seconds)))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 import shelfwise as sw
@@ -30,6 +31,7 @@ from shelfwise.models.runners import OnnxEngine, OpenVINOEngine, TorchEngine, to
 from shelfwise.models.tfidf import learn_terms, terms_in
 from shelfwise.predictions import Machine
 from shelfwise.registry import REGISTRIES
+from shelfwise.testing import toy_catalog
 
 NET = REGISTRIES["backbone"].spec("timm", model="test_efficientnet", weights=False, size=64)
 FEW = ExportOptions(rows=60, pictures=30)
@@ -140,6 +142,18 @@ def test_answers_without_torch_are_those_with_it(ready: Path, toy: Toy, tmp_path
     machine = Machine(cache=tmp_path / "own", engine="onnxruntime")
     bundle.answer(bundle.read(toy.table), machine=machine).write(tmp_path / "expected.csv")
     assert (tmp_path / "out.csv").read_text() == (tmp_path / "expected.csv").read_text()
+
+
+def test_what_else_looks_at_pictures_works_without_torch(ready: Path, toy: Toy, tmp_path: Path):
+    """The watch for drift and the choice of what to label next."""
+    done = without_torch(tmp_path, "drift", ready, toy.table)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("No drift")
+    other = toy_catalog(tmp_path / "other", products=40, seed=7)
+    pl.read_csv(other, infer_schema=False).with_columns("new-" + pl.col("id")).write_csv(other)
+    done = without_torch(tmp_path, "labels", "next", ready, other, "-k", 3, "-o", tmp_path / "next.csv")
+    assert done.returncode == 0, done.stderr
+    assert len(pl.read_csv(tmp_path / "next.csv")) == 3
 
 
 def test_without_torch_and_export_it_says_what_to_do(saved: Path, toy: Toy, tmp_path: Path):

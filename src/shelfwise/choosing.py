@@ -36,7 +36,7 @@ def components_of(bundle: Bundle, catalog: Catalog, machine: Machine) -> Floats:
     """
     if bundle.index is None:
         return np.zeros((len(catalog), 0), np.float32)
-    found_Nr = bundle.index.space.apply(features(catalog, bundle.index.backbone, machine).vectors)
+    found_Nr = bundle.index.space.apply(features(catalog, bundle.index.backbone, bundle.on(machine)).vectors)
     length_N = np.maximum(np.linalg.norm(found_Nr, axis=1, keepdims=True), 1e-12)
     return np.asarray(found_Nr / length_N, np.float32)
 

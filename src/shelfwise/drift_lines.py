@@ -4,7 +4,7 @@ It does not know how the part was cut, nor which comparisons are reported.
 Legend: n products of one category, V values packed, v of one attribute, G groups.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from shelfwise.amounts import HIGH, LOW, MEDIAN
 from shelfwise.drift_report import DriftLine
 from shelfwise.fingerprint import Fingerprint
-from shelfwise.trust.shift import Shift, Stratum, by_group, distance, enough, offset, shares_after, together
+from shelfwise.trust.shift import Shift, Stratum, enough, means, offset, sampled, shares, shares_after
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -71,7 +71,7 @@ class Comparison:
                 yield self._line(kind, kept, None)
             for name, pair in strata.items():
                 if pair is not None:
-                    yield self._line(kind, [pair], name)
+                    yield self._strange(name) if kind == "familiar" else self._line(kind, [pair], name)
         for name in taxonomy.categories:
             yield from self._choices(name)
             yield from self._numbers(name)
@@ -95,24 +95,46 @@ class Comparison:
         """The causes of one category's lines, by kind and attribute.
 
         Where the shares of an attribute's values changed and nothing else did, products learnt from that are weighted
-        by how many times more frequent their values are now have the later pictures' mean (``shares_after``).
+        by how many times more frequent their values are now have the later pictures' mean (``shares_after``). Where
+        the category's pictures did not change, those of the value that moved are looked at.
         """
         look = next((line for line in lines if line.kind == "look"), None)
         names = [choice.name for choice in self.before.taxonomy.choices(category)]
-        moved = [
-            line.attribute
-            for line in lines
-            if line.drift and line.kind == "values" and line.attribute in names
-        ]
+        shifted = [line for line in lines if line.drift and line.kind == "values" and line.attribute in names]
+        moved = [line.attribute for line in shifted]
         if look is None:
             return {("values", name): "unknown" for name in moved}
         if not look.drift:
-            return {("values", name): "prior" for name in moved}
+            return {("values", line.attribute): self._within(line, rate) for line in shifted}
         left = {name: self._left(category, names.index(str(name)), look, rate) for name in moved}
         if "prior" in left.values():
             return {("look", None): "prior", **{("values", name): "prior" for name in moved}}
         whole = "both" if "both" in left.values() else "covariate"
         return {("look", None): whole, **{("values", name): cause for name, cause in left.items()}}
+
+    def _within(self, line: DriftLine, rate: float) -> str:
+        """Whether the pictures of a value that is answered more or less often look as those of it did.
+
+        A value that nobody learnt is answered as one that was, whose pictures then differ; the category's need not.
+        """
+        category, sides = str(line.category), []
+        choices, slices = self.before.taxonomy.choices(category), self.before.taxonomy.slices(category)
+        at = [choice.name for choice in choices].index(str(line.attribute))
+        value = choices[at].values.index(str(line.value))
+        for side, mask, seen in (
+            (self.before, self.cut.before, self.cut.before_seen),
+            (self.after, self.cut.after, self.cut.after_seen),
+        ):
+            rows, probs_nV = side.blocks[category]
+            said = mask[rows] & (probs_nV[:, slices[at]].argmax(axis=1) == value)
+            ids = {side.ids[row] for row in rows[said].tolist()}
+            kept = np.flatnonzero(seen & np.array([id_ in ids for id_ in side.pictured], bool))
+            sides.append((side.direction[kept], side.seen_group[kept]))
+        stratum = _paired(*sides)
+        if stratum is None:
+            return "prior"
+        found = offset([stratum])
+        return "both" if found.p <= rate and found.effect >= LEAST_EFFECT["look"] else "prior"
 
     def _left(self, category: str, attribute: int, look: DriftLine, rate: float) -> str:
         """What the other shares of an attribute's values leave of the distance between the pictures."""
@@ -133,18 +155,35 @@ class Comparison:
             sides.append((side.direction[rows], side.seen_group[rows]))
         rows = np.flatnonzero(self.cut.before_seen & (self.before.seen_category == code))
         weight_n = np.array([weight_of.get(self.before.pictured[row], 1.0) for row in rows.tolist()])
-        weighed = Stratum(by_group(*sides[0]), by_group(*sides[1]), by_group(weight_n, sides[0][1])[:, 0])
+        weight_G = sampled(weight_n, sides[0][1]).by_group[:, 0]
+        weighed = Stratum(sampled(*sides[0]), sampled(*sides[1]), weight_G)
         found = offset([weighed])
         if found.p > rate or found.effect < look.least:
             return "prior"
         return "both" if 1 - (found.effect / look.effect) ** 2 >= EXPLAINED else "covariate"
 
     def _line(
-        self, kind: str, strata: "Sequence[_Pair]", category: str | None, attribute: str | None = None
+        self, kind: str, strata: Sequence[Stratum], category: str | None, attribute: str | None = None
     ) -> DriftLine:
-        compare: Callable[[Sequence[Stratum]], Shift] = offset if kind == "look" else distance
-        least = LEAST_EFFECT[kind]
-        found = compare([pair.stratum for pair in strata])
+        found = (offset if kind == "look" else means)(strata)
+        return self._told(kind, strata, found, category, attribute)
+
+    def _shares(
+        self, kind: str, stratum: Stratum, names: Sequence[str], category: str | None, attribute: str | None
+    ) -> DriftLine:
+        """Shares of several values; the one that chance explains least is named."""
+        found = shares(stratum)
+        one = replace(found, before=found.before[[found.most]], after=found.after[[found.most]])
+        return replace(self._told(kind, [stratum], one, category, attribute), value=names[found.most])
+
+    def _told(
+        self,
+        kind: str,
+        strata: Sequence[Stratum],
+        found: Shift,
+        category: str | None,
+        attribute: str | None,
+    ) -> DriftLine:
         single = len(found.before) == 1
         return DriftLine(
             kind,
@@ -152,25 +191,16 @@ class Comparison:
             self.cut.slice,
             category,
             attribute,
-            sum(pair.after for pair in strata),
-            sum(len(pair.stratum.after) for pair in strata),
-            sum(pair.before for pair in strata),
+            sum(round(each.after.products) for each in strata),
+            sum(len(each.after.size) for each in strata),
+            sum(round(each.before.products) for each in strata),
             float(found.before[0]) if single else float("nan"),
             float(found.after[0]) if single else float("nan"),
             found.effect,
-            least,
+            LEAST_EFFECT[kind],
             found.p,
             against=self.cut.against,
         )
-
-    def _shares(
-        self, kind: str, pair: "_Pair", names: Sequence[str], category: str | None, attribute: str | None
-    ) -> DriftLine:
-        """Shares of several values; the one that moved most, by the spread of its share, is named."""
-        line = self._line(kind, [replace(pair, stratum=together(pair.stratum))], category, attribute)
-        share_v, now_v = pair.stratum.before.mean(axis=0), pair.stratum.after.mean(axis=0)
-        most = int(np.argmax(np.abs(now_v - share_v) / np.sqrt(np.maximum(share_v + now_v, 1e-9))))
-        return replace(line, before=float(share_v[most]), after=float(now_v[most]), value=names[most])
 
     def _categories(self) -> Iterator[DriftLine]:
         count, sides = len(self.before.taxonomy.categories), []
@@ -181,7 +211,7 @@ class Comparison:
         if pair is not None:
             yield self._shares("categories", pair, self.before.taxonomy.categories, None, None)
 
-    def _seen(self, category: str, numbers: str) -> "_Pair | None":
+    def _seen(self, category: str, numbers: str) -> Stratum | None:
         code, sides = self.before.taxonomy.category_codes[category], []
         for side, mask in ((self.before, self.cut.before_seen), (self.after, self.cut.after_seen)):
             given = getattr(side, numbers)
@@ -189,6 +219,18 @@ class Comparison:
             rows = np.flatnonzero(mask & (side.seen_category == code) & known)
             sides.append((given[rows], side.seen_group[rows]))
         return _paired(*sides)
+
+    def _strange(self, category: str) -> DriftLine:
+        """The share of one category's pictures that are unlike it: rare, so tested as a value's is."""
+        code, sides = self.before.taxonomy.category_codes[category], []
+        for side, mask in ((self.before, self.cut.before_seen), (self.after, self.cut.after_seen)):
+            rows = np.flatnonzero(mask & (side.seen_category == code) & np.isfinite(side.strange))
+            both_n2 = np.stack([side.strange[rows], 1 - side.strange[rows]], axis=1)
+            sides.append(sampled(both_n2, side.seen_group[rows]))
+        stratum = Stratum(sides[0], sides[1])
+        found = shares(stratum)
+        one = replace(found, before=found.before[:1], after=found.after[:1])
+        return self._told("familiar", [stratum], one, category, None)
 
     def _choices(self, category: str) -> Iterator[DriftLine]:
         taxonomy = self.before.taxonomy
@@ -204,10 +246,10 @@ class Comparison:
             if count < 2:
                 continue
             best = [probs_nV[:, part].argmax(axis=1) for probs_nV in probs]
-            shares = _paired(*((np.eye(count)[b], g) for b, g in zip(best, groups, strict=True)))
-            if shares is None:
+            given = _paired(*((np.eye(count)[b], g) for b, g in zip(best, groups, strict=True)))
+            if given is None:
                 continue
-            yield self._shares("values", shares, choice.values, category, choice.name)
+            yield self._shares("values", given, choice.values, category, choice.name)
             sure = [probs_nV[:, part].max(axis=1, initial=0) for probs_nV in probs]
             pair = _paired(*zip(sure, groups, strict=True))
             assert pair is not None
@@ -245,20 +287,11 @@ def _worse(line: DriftLine, sign: int) -> DriftLine:
     return replace(line, p=line.p / 2 if sign * (line.after - line.before) > 0 else 1.0)
 
 
-@dataclass(frozen=True, eq=False)
-class _Pair:
-    """Two samples, and the products that they are of."""
-
-    stratum: Stratum
-    before: int
-    after: int
-
-
 def _paired(
     before: tuple[npt.NDArray[np.generic], Ints], after: tuple[npt.NDArray[np.generic], Ints]
-) -> _Pair | None:
+) -> Stratum | None:
     """Two samples by group, ``None`` where one is too small."""
     if not len(before[1]) or not len(after[1]):
         return None
-    stratum = Stratum(by_group(*before), by_group(*after))
-    return _Pair(stratum, len(before[1]), len(after[1])) if enough(stratum) else None
+    stratum = Stratum(sampled(*before), sampled(*after))
+    return stratum if enough(stratum) else None

@@ -51,7 +51,7 @@ _PLACES = (
 
 def _rates(drift: Drift) -> str:
     return (
-        f"Near-duplicates count once: {drift.products:,} products are {drift.groups:,} groups. Comparisons are "
+        f"Near-duplicates are no evidence: {drift.products:,} products are {drift.groups:,} groups. Comparisons are "
         f"adjusted for their number (Benjamini and Yekutieli); where nothing changed, a report is as rare as "
         f"{drift.rate:g}. {drift.known:,} products were learnt from and are judged by what was said of them out of "
         "fold. Confidence is reported where it fell."

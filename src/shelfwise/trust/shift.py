@@ -3,16 +3,18 @@
 It does not know what the numbers describe: the share of a value, how sure an answer was, where a picture lies.
 Legend: n products, G groups of one sample, d numbers of each, v values of one attribute, K tests.
 
-A near-duplicate group is one observation, the mean of its products: two photos of one shirt are not two pieces of
-evidence. Samples may be in strata, such as categories, and are then compared within each; a stratum weighs what it
-weighs in the later sample.
+Two photos of one shirt are not two pieces of evidence. Samples may be in strata, such as categories, and are then
+compared within each; a stratum weighs what it weighs in the later sample.
 
-- ``distance``: the length of the difference of the means in units of the products' own spread, Mahalanobis'
-  distance. For shares of values it is Cohen's w, for one number Cohen's d (Cohen 1988). Its square is chi-square where
-  nothing changed.
-- ``offset``: the same with one spread for all directions, for vectors with too many numbers to invert their
-  covariance. Its square is a sum of chi-squares with the covariance's eigenvalues as weights, which a gamma of the
-  same mean, variance and skewness stands for.
+- ``shares`` and ``means`` are over products, as a user counts them. How alike the products of a group are, the
+  intraclass correlation, is estimated from both samples together, and a sample is worth its number of products over
+  the design effect that follows from it and from the sizes of its groups (Kish 1965). Shares are tested value by
+  value by the likelihood ratio of those effective counts (Rao and Scott 1984), the least p times the number of values
+  that were tested. Groups are the degrees of freedom of the smaller sample, so chance is read off F (Thomas and Rao
+  1987). The effect of shares is Cohen's w, that of a mean Cohen's d (Cohen 1988).
+- ``offset`` is for vectors. A near-duplicate group is one observation, the mean of its products. It is the length of
+  the difference of the means over the root of the total variance. Its square is a sum of chi-squares with the
+  covariance's eigenvalues as weights, which a gamma of the same mean, variance and skewness stands for.
 
 Several tests are read together by Benjamini and Yekutieli's procedure (2001), which holds however they depend on
 each other; where nothing has changed, any finding at all is as rare as the rate.
@@ -24,18 +26,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
+from scipy.special import rel_entr
 
 Float = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 #: Groups that each sample must have in a stratum before the two are compared.
 LEAST = 20
-#: Groups of the smaller sample that a value has at the mean of both shares; rarer ones are taken together, as
-#: chi-square is wrong for them (Cochran 1954).
+#: Effective products of the smaller sample that do and do not have a value, at the mean of both shares; a value with
+#: fewer is not tested, as chi-square is wrong for it (Cochran 1954).
 EXPECTED = 10.0
 #: Steps of the estimate of shares, and the change from which it stands still.
 STEPS, STILL = 500, 1e-7
-#: Directions with less than this share of the largest variance have none; nor has anything with less than the second.
-NO_VARIANCE, NONE_AT_ALL = 1e-9, 1e-12
+#: A variance that is none.
+NONE_AT_ALL = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,62 +49,146 @@ class Shift:
         before, after: float64 [d], the means of the samples, strata weighed as in the later one.
         effect: how far apart, in units of the products' spread, what chance adds taken off; never below 0.
         p: probability of a difference as large by chance.
+        most: of shares, the position of the value that chance explains least.
     """
 
     before: Float
     after: Float
     effect: float
     p: float
+    most: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Products by group, in ascending order of the groups' numbers.
+
+    Attributes:
+        total: float64 [G, d], sums over the products of each group.
+        square: float64 [d], sums of squares over all products.
+        size: float64 [G], products of each group.
+    """
+
+    total: Float
+    square: Float
+    size: Float
+
+    @property
+    def products(self) -> float:
+        """How many."""
+        return float(self.size.sum())
+
+    @property
+    def mean(self) -> Float:
+        """float64 [d], over products."""
+        return np.asarray(self.total.sum(axis=0) / self.products, np.float64)
+
+    @property
+    def by_group(self) -> Float:
+        """float64 [G, d], the means of the groups."""
+        return self.total / self.size[:, None]
+
+    @property
+    def company(self) -> float:
+        """The size of its group, as the average product sees it."""
+        return float(np.square(self.size).sum()) / self.products
 
 
 @dataclass(frozen=True, eq=False)
 class Stratum:
-    """Two samples of one kind, one row a group.
+    """Two samples of one kind.
 
     Attributes:
-        before, after: float64 [G, d] each.
-        weight: float64 [G] of the earlier groups; all the same where left out.
+        before, after: the samples.
+        weight: float64 [G] of the earlier groups, for ``offset``; all the same where left out.
     """
 
-    before: Float
-    after: Float
+    before: Sample
+    after: Sample
     weight: Float | None = None
 
     @property
     def weights(self) -> Float:
         """float64 [G], the earlier groups' weights, summing to 1."""
-        given = np.ones(len(self.before)) if self.weight is None else self.weight
+        given = np.ones(len(self.before.size)) if self.weight is None else self.weight
         return np.asarray(given / given.sum(), np.float64)
 
 
-def by_group(numbers_nd: npt.NDArray[np.generic], group_n: Ints) -> Float:
-    """Return float64 [G, d], the means of the products of each group, in ascending order of the groups' numbers."""
+def sampled(numbers_nd: npt.NDArray[np.generic], group_n: Ints) -> Sample:
+    """Put products together by group; there is one at least."""
     rows_nd = np.asarray(numbers_nd, np.float64).reshape(len(group_n), -1)
-    if not len(group_n):
-        return rows_nd
     order = np.argsort(group_n, kind="stable")
-    _, start_G, count_G = np.unique(group_n[order], return_index=True, return_counts=True)
-    sums_Gd: Float = np.add.reduceat(rows_nd[order], start_G, axis=0)
-    return sums_Gd / count_G[:, None]
+    _, start_G, size_G = np.unique(group_n[order], return_index=True, return_counts=True)
+    total_Gd = np.add.reduceat(rows_nd[order], start_G, axis=0)
+    return Sample(total_Gd, np.square(rows_nd).sum(axis=0), size_G.astype(np.float64))
 
 
 def enough(stratum: Stratum) -> bool:
     """Whether both samples have ``LEAST`` groups."""
-    return min(len(stratum.before), len(stratum.after)) >= LEAST
+    return min(len(stratum.before.size), len(stratum.after.size)) >= LEAST
 
 
-def distance(strata: Sequence[Stratum]) -> Shift:
-    """Compare means by Mahalanobis' distance; see the module."""
-    moved = _moments(strata)
-    found, axes = np.linalg.eigh(moved.spread)
-    kept = found > max(NO_VARIANCE * float(found[-1]), NONE_AT_ALL)
-    if not kept.any():
-        return Shift(moved.before, moved.after, 0.0, 1.0)
-    squared = float((np.square(moved.difference @ axes[:, kept]) / found[kept]).sum())
-    degrees = int(kept.sum())
-    p = float(stats.chi2.sf(squared / moved.chance, degrees))
-    effect = max(squared - degrees * moved.chance, 0.0) ** 0.5
-    return Shift(moved.before, moved.after, effect, p)
+def _worth(stratum: Stratum) -> tuple[Float, Float, Float]:
+    """Return the variance of one product [d], and how many independent products each sample is worth [d].
+
+    Both samples have one variance and one intraclass correlation under the hypothesis, so they are estimated together:
+    a group that is large is in one sample only, and says nothing of the other's chance by itself.
+    """
+    sides = stratum.before, stratum.after
+    within_d, between_d, pairs = np.zeros(sides[0].square.shape), np.zeros(sides[0].square.shape), 0.0
+    for side in sides:
+        within_d = within_d + np.maximum(side.square - side.products * np.square(side.mean), 0)
+        between_d = between_d + np.square(side.total - side.size[:, None] * side.mean).sum(axis=0)
+        pairs += float((side.size * (side.size - 1)).sum())
+    products = sum(side.products for side in sides)
+    variance_d = within_d / max(products - 2, 1)
+    # Above 1 for a value whose products come in larger groups than others': it is worth the less.
+    alike_d = np.maximum((between_d - within_d) / max(pairs, 1), 0) / np.maximum(variance_d, 1e-300)
+    before_d, after_d = (side.products / (1 + alike_d * (side.company - 1)) for side in sides)
+    return variance_d, before_d, after_d
+
+
+def means(strata: Sequence[Stratum]) -> Shift:
+    """Compare the means of one number by Cohen's d; see the module."""
+    total = sum(each.after.products for each in strata)
+    before, after, variance, chance = 0.0, 0.0, 0.0, 0.0
+    for each in strata:
+        share = each.after.products / total
+        variance_d, first_d, then_d = _worth(each)
+        before, after = before + share * float(each.before.mean[0]), after + share * float(each.after.mean[0])
+        variance += share * float(variance_d[0])
+        chance += share**2 * float((variance_d * (1 / first_d + 1 / then_d))[0])
+    ends = np.array([before]), np.array([after])
+    if variance <= NONE_AT_ALL:
+        return Shift(*ends, 0.0, 1.0)
+    squared = (after - before) ** 2
+    degrees = sum(min(len(each.before.size), len(each.after.size)) - 1 for each in strata)
+    p = float(stats.f.sf(squared / chance, 1, degrees))
+    return Shift(*ends, (max(squared - chance, 0.0) / variance) ** 0.5, p)
+
+
+def shares(stratum: Stratum) -> Shift:
+    """Compare the shares of values, each product having one; see the module."""
+    before_v, after_v = stratum.before.mean, stratum.after.mean
+    _, first_v, then_v = _worth(stratum)
+    pooled_v = (first_v * before_v + then_v * after_v) / (first_v + then_v)
+    ratio_v = 2 * (
+        first_v * (rel_entr(before_v, pooled_v) + rel_entr(1 - before_v, 1 - pooled_v))
+        + then_v * (rel_entr(after_v, pooled_v) + rel_entr(1 - after_v, 1 - pooled_v))
+    )
+    middle_v = (before_v + after_v) / 2
+    tested_v = np.minimum(middle_v, 1 - middle_v) * np.minimum(first_v, then_v) >= EXPECTED
+    seen_v = middle_v > 0
+    added = (1 - middle_v) * (1 / first_v + 1 / then_v)
+    squared = float((np.square(after_v - before_v)[seen_v] / middle_v[seen_v] - added[seen_v]).sum())
+    # Two values are one comparison.
+    tests = 1 if seen_v.sum() == 2 else int(tested_v.sum())
+    # Of two values that mirror each other, the one that rose.
+    ranked_v = np.where(tested_v | ~tested_v.any(), ratio_v, -1.0) * (1 + 1e-6 * (after_v > before_v))
+    most = int(np.argmax(ranked_v))
+    degrees = min(len(stratum.before.size), len(stratum.after.size)) - 1
+    p = min(float(stats.f.sf(ratio_v[most], 1, degrees)) * tests, 1.0) if tested_v.any() else 1.0
+    return Shift(before_v, after_v, max(squared, 0.0) ** 0.5, p, most)
 
 
 def offset(strata: Sequence[Stratum]) -> Shift:
@@ -121,23 +208,6 @@ def offset(strata: Sequence[Stratum]) -> Shift:
     return Shift(moved.before, moved.after, max(squared - moved.chance, 0.0) ** 0.5, p)
 
 
-def together(stratum: Stratum) -> Stratum:
-    """Return the samples with the values that are too rare to be tested by themselves put together.
-
-    Where even together they are too rare, they go with the rarest of the others.
-    """
-    smaller = min(len(stratum.before), len(stratum.after))
-    expected_v = (stratum.before.mean(axis=0) + stratum.after.mean(axis=0)) / 2 * smaller
-    order = np.argsort(expected_v, kind="stable")
-    rare = int((expected_v < EXPECTED).sum())
-    if 0 < rare < len(order) and expected_v[order[:rare]].sum() < EXPECTED:
-        rare += 1
-    place_v = np.empty(len(order), np.int64)
-    place_v[order] = np.concatenate([np.zeros(rare, np.int64), np.arange(len(order) - rare) + (rare > 0)])
-    turn_vc = np.eye(int(place_v.max()) + 1)[place_v]
-    return Stratum(stratum.before @ turn_vc, stratum.after @ turn_vc, stratum.weight)
-
-
 @dataclass(frozen=True, eq=False)
 class _Moments:
     """Means, their difference, the products' covariance [d, d], and the variance of a mean's difference over it."""
@@ -153,8 +223,8 @@ class _Moments:
 
 
 def _moments(strata: Sequence[Stratum]) -> _Moments:
-    total = sum(len(each.after) for each in strata)
-    width = strata[0].before.shape[1]
+    total = sum(len(each.after.size) for each in strata)
+    width = strata[0].before.total.shape[1]
     before_d, after_d, spread_dd, of_mean_dd = (
         np.zeros(width),
         np.zeros(width),
@@ -162,16 +232,16 @@ def _moments(strata: Sequence[Stratum]) -> _Moments:
         np.zeros((width, width)),
     )
     for each in strata:
-        share, weight_G = len(each.after) / total, each.weights
-        mean_d = weight_G @ each.before
-        both_Gd = np.concatenate([each.before - mean_d, each.after - each.after.mean(axis=0)])
+        first_Gd, then_Gd, weight_G = each.before.by_group, each.after.by_group, each.weights
+        share, mean_d = len(then_Gd) / total, weight_G @ first_Gd
+        both_Gd = np.concatenate([first_Gd - mean_d, then_Gd - then_Gd.mean(axis=0)])
         # Of all groups alike: under the hypothesis both samples have one covariance.
-        both_G = np.concatenate([weight_G * len(each.before), np.ones(len(each.after))])
+        both_G = np.concatenate([weight_G * len(first_Gd), np.ones(len(then_Gd))])
         covariance_dd = (both_Gd * both_G[:, None]).T @ both_Gd / max(len(both_Gd) - 2, 1)
         before_d += share * mean_d
-        after_d += share * each.after.mean(axis=0)
+        after_d += share * then_Gd.mean(axis=0)
         spread_dd += share * covariance_dd
-        of_mean_dd += share**2 * covariance_dd * (float(weight_G @ weight_G) + 1 / len(each.after))
+        of_mean_dd += share**2 * covariance_dd * (float(weight_G @ weight_G) + 1 / len(then_Gd))
     trace = float(np.trace(spread_dd))
     chance = float(np.trace(of_mean_dd)) / trace if trace > 0 else 1.0
     return _Moments(before_d, after_d, spread_dd, chance)
