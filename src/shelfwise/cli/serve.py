@@ -3,6 +3,7 @@
 They parse, call one library function and print.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -60,6 +61,8 @@ def serve(
     cache: Cache = None,
 ) -> None:
     """Answer over HTTP: photos, texts and audits; metrics, health, and with --desk the review pages."""
+    # Batches are small: more threads in one product of matrices cost more than they bring. Before numpy is imported.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
         require(module, extra="serve")
     from shelfwise.predictions import Machine

@@ -70,7 +70,7 @@ def answers_of(
     for row, product in enumerate(products):
         error = answers.errors.get(row)
         likelier = -1 if answers.likelier is None else int(answers.likelier[row])
-        said = None if error is None else error.message.replace(f"{folder}/{row}/", "")
+        said = None if error is None else error.message.replace(f"{folder}/{row}-", "")
         found.append(
             {
                 "id": product.id,
@@ -105,7 +105,7 @@ def audit_of(product: Product, bundle: Bundle, machine: Machine) -> dict[str, An
     if found.unseen:
         reason = catalog.image_errors.get(0)
         error = product.lost or "no readable photo, or no category: what is stated is not judged"
-        error = error if reason is None or product.lost else str(reason).replace(f"{folder}/0/", "")
+        error = error if reason is None or product.lost else str(reason).replace(f"{folder}/0-", "")
     return {"id": product.id, "category": product.category, "values": values, "error": error}
 
 
@@ -114,11 +114,9 @@ def _catalog(products: Sequence[Product], bundle: Bundle, folder: Path) -> Catal
     roles, layout = bundle.schema.roles, bundle.schema.layout
     rows: list[dict[str, str | None]] = []
     for row, product in enumerate(products):
-        home = folder / str(row)
-        home.mkdir()
-        for number, photo in enumerate(product.photos, start=1):
-            (home / f"photo-{number}").write_bytes(photo)
-        names = [f"{row}/photo-{number}" for number in range(1, len(product.photos) + 1)]
+        names = [f"{row}-photo-{number}" for number in range(1, len(product.photos) + 1)]
+        for name, photo in zip(names, product.photos, strict=True):
+            (folder / name).write_bytes(photo)
         rows.append(
             {
                 layout.id: product.id,
