@@ -339,7 +339,9 @@ def evaluate(
         if bundle is not None and catalog.photos:
             first = bundle.answer(catalog.first_photos(), every_cell=True, machine=machine)
             gain = photo_gain(first, predictions, catalog, groups=groups, metric=metric)
-        took = None if bundle is None or max_ms is None else milliseconds_each(bundle, catalog, machine=machine)
+        took = (
+            None if bundle is None or max_ms is None else milliseconds_each(bundle, catalog, machine=machine)
+        )
     print(report)
     if gain:
         print(gain)

@@ -21,7 +21,7 @@ from shelfwise.service.logs import begin, say
 MOMENT = 0.5
 #: Seconds that the head of a request may take.
 HEAD = 10.0
-#: Seconds that a thread computes on while the one that receives waits for its turn; Python's own 0.005 let refusals wait.
+#: Seconds that a thread computes on while the one that receives waits; with Python's own 0.005 refusals were slow.
 TURN = 0.001
 #: Ticks of the server's clock in a second.
 TICKS = 10
