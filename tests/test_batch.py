@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -259,7 +260,7 @@ def test_too_many_failed_rows_stop_the_job_and_nothing_is_lost(answer: Answer, t
 
 def test_one_process_at_a_time_answers_into_a_file(answer: Answer, tmp_path: Path) -> None:
     with (
-        Record(tmp_path / "out.csv.job"),
+        closing(Record(tmp_path / "out.csv.job")),
         pytest.raises(UsageError, match="another process answers into"),
     ):
         answer()

@@ -14,7 +14,7 @@ SOURCE = Path(shelfwise.__file__).parent
 
 #: Every module and its layer; a module imports only from smaller numbers, or from its own where not a sibling.
 LAYERS = {
-    0: "errors registry files progress drawings drawings.fabrics drawings.garments drawings.sarees "
+    0: "errors registry files journal progress drawings drawings.fabrics drawings.garments drawings.sarees "
     "drawings.stages",
     1: "taxonomy tables roles layouts locate photos cells splits catalog single amounts answers packed "
     "predictions findings config "

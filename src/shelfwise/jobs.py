@@ -1,33 +1,38 @@
 """Jobs: what a batch job is to do, and the record of what is done, which survives kill -9.
 
-It answers nothing. The record is a SQLite file in WAL mode (https://sqlite.org/wal.html) beside the answers; the open
-file is the lock of the job. A shard's answers are in their place and flushed before its line is written, so a line
-without its answers cannot be; answers without their line are recognised by their name and taken as they are.
+It answers nothing. The record is a journal beside the answers; the open file is the lock of the job. A shard's
+answers are in their place and flushed before its line is written, so a line without its answers cannot be; answers
+without their line are recognised by their name and taken as they are.
 """
 
-import contextlib
 import hashlib
 import json
 import shutil
-import sqlite3
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from shelfwise.config import Options
-from shelfwise.errors import ShelfwiseError, UsageError
+from shelfwise.errors import UsageError
+from shelfwise.journal import Journal, Purpose
 from shelfwise.manifest import INDEX
 from shelfwise.predictions import Machine
 from shelfwise.roles import Roles
 from shelfwise.shards import Cut
 
 FORMAT = "1"
+TABLES = (
+    "CREATE TABLE IF NOT EXISTS runs (run TEXT PRIMARY KEY, identity TEXT NOT NULL, "
+    "answering TEXT NOT NULL, state TEXT NOT NULL, log_end INTEGER NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS shards (run TEXT NOT NULL, number INTEGER NOT NULL, "
+    "rows INTEGER NOT NULL, computed INTEGER NOT NULL, failed INTEGER NOT NULL, "
+    "seconds REAL NOT NULL, cpu REAL NOT NULL, gpu INTEGER NOT NULL, PRIMARY KEY (run, number)) WITHOUT ROWID",
+)
 #: The folder of a job is called as its answers, with this.
 ENDING = ".job"
 #: Rows answered together.
@@ -203,94 +208,83 @@ class Record:
             UsageError: another process works on this job now.
             ShelfwiseError: the file cannot be used.
         """
-        self.folder, self.path = folder, folder / RECORD
+        self.folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"{folder} cannot be the folder of a job: {error.strerror}") from error
-        with self._guarded():
-            self._connection = sqlite3.connect(self.path, timeout=1.0, isolation_level=None)
-            try:
-                self._begin()
-            except BaseException:
-                self._connection.close()
-                raise
+        purpose = Purpose(
+            TABLES,
+            FORMAT,
+            called="the record",
+            taken=f"another process answers into {folder} now: let it end, or write to another file",
+            other=f"delete {folder}",
+            broken=f"Delete {folder} to answer everything anew",
+        )
+        self._journal = Journal(folder / RECORD, purpose, patience=1.0)
 
     def begin(self, identity: str, answering: str, log_end: int) -> str:
         """Begin a run, or go on with the one of this identity that was interrupted; return its name."""
-        with self._guarded():
-            row = self._connection.execute(
-                "SELECT run FROM runs WHERE identity = ? AND state = 'running'", (identity,)
-            ).fetchone()
-            if row is not None:
-                return str(row[0])
-            run = f"{identity[:16]}-{uuid.uuid4().hex[:8]}"
-            self._connection.execute(
+        found = self._journal.rows(
+            "SELECT run FROM runs WHERE identity = ? AND state = 'running'", (identity,)
+        )
+        if found:
+            return str(found[0][0])
+        run = f"{identity[:16]}-{uuid.uuid4().hex[:8]}"
+        with self._journal.writing() as connection:
+            connection.execute(
                 "INSERT INTO runs VALUES (?, ?, ?, 'running', ?)", (run, identity, answering, log_end)
             )
-            return run
+        return run
 
     def earlier(self, run: str, answering: str) -> list[str]:
         """Return other runs whose answers may be carried over, the latest last."""
-        with self._guarded():
-            rows = self._connection.execute(
-                "SELECT run FROM runs WHERE run != ? AND answering = ? ORDER BY rowid", (run, answering)
-            ).fetchall()
+        rows = self._journal.rows(
+            "SELECT run FROM runs WHERE run != ? AND answering = ? ORDER BY rowid", (run, answering)
+        )
         return [name for (name,) in rows if (self.folder / name).is_dir()]
 
     def done(self, run: str) -> dict[int, Done]:
         """Return the shards of a run that are done."""
-        with self._guarded():
-            rows = self._connection.execute(
-                "SELECT number, rows, computed, failed, seconds, cpu, gpu FROM shards WHERE run = ?", (run,)
-            ).fetchall()
+        rows = self._journal.rows(
+            "SELECT number, rows, computed, failed, seconds, cpu, gpu FROM shards WHERE run = ?", (run,)
+        )
         return {row[0]: Done(*row) for row in rows}
 
     def log_end(self, run: str) -> int:
         """Return how long the log is with the lines of all shards that are done."""
-        with self._guarded():
-            row = self._connection.execute("SELECT log_end FROM runs WHERE run = ?", (run,)).fetchone()
-        return int(row[0])
+        return int(self._journal.rows("SELECT log_end FROM runs WHERE run = ?", (run,))[0][0])
 
     def add(self, run: str, done: Done, log_end: int) -> None:
         """Record a shard and the length of the log with its lines, both or neither."""
-        with self._guarded():
-            self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.execute(
+        with self._journal.writing() as connection:
+            connection.execute(
                 "INSERT OR REPLACE INTO shards VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (run, *asdict(done).values())
             )
-            self._connection.execute("UPDATE runs SET log_end = ? WHERE run = ?", (log_end, run))
-            self._connection.execute("COMMIT")
+            connection.execute("UPDATE runs SET log_end = ? WHERE run = ?", (log_end, run))
 
     def finish(self, run: str) -> None:
         """Record that a run has ended, and forget the others with their answers."""
-        with self._guarded():
-            self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.execute("UPDATE runs SET state = 'done' WHERE run = ?", (run,))
-            self._connection.execute("DELETE FROM runs WHERE run != ?", (run,))
-            self._connection.execute("DELETE FROM shards WHERE run != ?", (run,))
-            self._connection.execute("COMMIT")
+        with self._journal.writing() as connection:
+            connection.execute("UPDATE runs SET state = 'done' WHERE run = ?", (run,))
+            connection.execute("DELETE FROM runs WHERE run != ?", (run,))
+            connection.execute("DELETE FROM shards WHERE run != ?", (run,))
         self.tidy()
 
     def logged(self, answering: str) -> int:
         """Return how long the log was at the end of the last run with the same answers."""
-        with self._guarded():
-            row = self._connection.execute(
-                "SELECT max(log_end) FROM runs WHERE answering = ?", (answering,)
-            ).fetchone()
-        return int(row[0] or 0)
+        rows = self._journal.rows("SELECT max(log_end) FROM runs WHERE answering = ?", (answering,))
+        return int(rows[0][0] or 0)
 
     def forget(self, answering: str) -> None:
         """Forget the runs whose answers could be carried over."""
-        with self._guarded():
-            self._connection.execute("DELETE FROM runs WHERE answering = ?", (answering,))
+        with self._journal.writing() as connection:
+            connection.execute("DELETE FROM runs WHERE answering = ?", (answering,))
         self.tidy()
 
     def tidy(self) -> None:
         """Remove the folders of runs that are not recorded."""
-        with self._guarded():
-            rows = self._connection.execute("SELECT run FROM runs").fetchall()
-        self._clear({name for (name,) in rows})
+        self._clear({name for (name,) in self._journal.rows("SELECT run FROM runs")})
 
     def _clear(self, kept: set[str]) -> None:
         for entry in self.folder.iterdir():
@@ -299,54 +293,4 @@ class Record:
 
     def close(self) -> None:
         """Close the record, and free the job for others."""
-        self._connection.close()
-
-    def __enter__(self) -> "Record":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _begin(self) -> None:
-        run = self._connection.execute
-        run("PRAGMA locking_mode = EXCLUSIVE")
-        run("PRAGMA journal_mode = WAL").fetchone()
-        run("PRAGMA synchronous = NORMAL")
-        run("BEGIN IMMEDIATE")
-        run("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
-        run(
-            "CREATE TABLE IF NOT EXISTS runs (run TEXT PRIMARY KEY, identity TEXT NOT NULL, "
-            "answering TEXT NOT NULL, state TEXT NOT NULL, log_end INTEGER NOT NULL)"
-        )
-        run(
-            "CREATE TABLE IF NOT EXISTS shards (run TEXT NOT NULL, number INTEGER NOT NULL, "
-            "rows INTEGER NOT NULL, computed INTEGER NOT NULL, failed INTEGER NOT NULL, "
-            "seconds REAL NOT NULL, cpu REAL NOT NULL, gpu INTEGER NOT NULL, PRIMARY KEY (run, number)) WITHOUT ROWID"
-        )
-        run("INSERT OR IGNORE INTO meta VALUES ('format', ?)", (FORMAT,))
-        (stated,) = run("SELECT value FROM meta WHERE key = 'format'").fetchone()
-        run("COMMIT")
-        if stated != FORMAT:
-            raise UsageError(
-                f"{self.path} has format {stated}, this version reads {FORMAT}: delete {self.folder}"
-            )
-
-    @contextlib.contextmanager
-    def _guarded(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                raise UsageError(
-                    f"another process answers into {self.folder} now: let it end, or write to another file"
-                ) from error
-            raise self._failure(error) from error
-        except sqlite3.Error as error:
-            raise self._failure(error) from error
-
-    def _failure(self, error: Exception) -> ShelfwiseError:
-        return ShelfwiseError(
-            f"the record {self.path} cannot be used: {error}. Delete {self.folder} to answer everything anew"
-        )
+        self._journal.close()
