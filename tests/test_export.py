@@ -1,6 +1,7 @@
 """Export: what a bundle runs in torch, converted, compared, and then used without torch."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -68,6 +69,14 @@ def without_torch(directory: Path, *words: object) -> subprocess.CompletedProces
         check=False,
         cwd=directory,
     )
+
+
+def test_learning_without_torch_says_what_to_install(toy: Toy, tmp_path: Path):
+    done = without_torch(tmp_path, "fit", toy.table, "-o", tmp_path / "new", "recipe.name=probe")
+    assert done.returncode == 2
+    assert re.search(r"^error: .*pip install 'shelfwise\[train\]'", done.stderr, re.MULTILINE)
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "new").exists()
 
 
 def test_an_export_is_part_of_the_bundle(ready: Path, saved: Path):

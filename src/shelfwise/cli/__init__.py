@@ -33,6 +33,8 @@ __all__ = [
     "vqa",
 ]
 
+#: Packages of the extra ``train``, which everything but answering with an exported bundle needs.
+LEARNING = ("torch", "torchvision", "timm", "sklearn", "accelerate", "matplotlib", "tensorboard", "openvino")
 #: Exit code after Ctrl-C, as shells have it; typer returns it instead of raising.
 STOPPED = 130
 
@@ -53,6 +55,12 @@ def run() -> NoReturn:
         sys.exit(error.exit_code)
     except ShelfwiseError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in LEARNING:
+            raise
+        print(f"error: this needs the package {package!r}: pip install 'shelfwise[train]'", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         print("stopped; nothing is left half-written, run it again to go on", file=sys.stderr)
