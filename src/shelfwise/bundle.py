@@ -35,6 +35,7 @@ from shelfwise.manifest import (
     listed,
     read_index,
     read_json,
+    write_index,
 )
 from shelfwise.models.exported import Exported
 from shelfwise.predictions import Machine, Predictions, Predictor, Recipe
@@ -346,9 +347,7 @@ class Bundle:
                 "files": files,
                 **({"migrated_from": list(self.migrated_from)} if self.migrated_from else {}),
             }
-            (folder / INDEX).write_text(
-                json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
+            write_index(folder, index)
 
     def _save_trust(self, folder: Path) -> None:
         if self.evidence is not None:

@@ -25,8 +25,8 @@ from shelfwise.cells import EMPTY
 from shelfwise.config import Options
 from shelfwise.data.group import near_duplicates
 from shelfwise.errors import EngineError, UsageError, listing, require, suggest
-from shelfwise.files import cache_directory, replacing_directory, sha256, write_text
-from shelfwise.manifest import INDEX, listed, read_index
+from shelfwise.files import cache_directory, sha256, write_text
+from shelfwise.manifest import amending
 from shelfwise.models.backbones import Backbone, build_backbone, version
 from shelfwise.models.convert import ONNX, quantise, to_onnx
 from shelfwise.models.engines import Card, Chosen, cores, has_bf16, vectors
@@ -375,12 +375,6 @@ def _told(target: str, found: Mapping[str, Agreement], rows: _Rows, options: Exp
 
 def _put(path: Path, target: str, work: Path) -> None:
     """Put a finished target into a bundle in place of an older one, and list it."""
-    index = dict(read_index(path))
-    with replacing_directory(path) as folder:
-        older = shutil.ignore_patterns(".*")
-        shutil.copytree(path, folder, dirs_exist_ok=True, ignore=older)
+    with amending(path) as folder:
         shutil.rmtree(folder / FOLDER / target, ignore_errors=True)
         shutil.copytree(work, folder / FOLDER / target)
-        index["files"] = {name: digest for name, digest in listed(folder).items() if name != INDEX}
-        text = json.dumps(index, indent=1, ensure_ascii=False)
-        (folder / INDEX).write_text(text + "\n", encoding="utf-8")

@@ -3,13 +3,15 @@
 It does not know what the files hold. Folders inside, such as the members of an ensemble, are listed like the rest.
 """
 
+import contextlib
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from shelfwise.errors import BundleError, listing
-from shelfwise.files import settle, sha256
+from shelfwise.files import replacing_directory, settle, sha256, write_text
 
 FORMAT = 1
 INDEX = "bundle.json"
@@ -25,6 +27,26 @@ def listed(folder: Path) -> dict[str, str]:
         for file in sorted(folder.rglob("*"))
         if file.is_file()
     }
+
+
+@contextlib.contextmanager
+def amending(path: Path) -> Iterator[Path]:
+    """Give a copy of a bundle to change; it takes the bundle's place, listed anew, whole or not at all.
+
+    Raises:
+        BundleError: there is no whole bundle.
+    """
+    index = dict(read_index(path))
+    with replacing_directory(path) as folder:
+        shutil.copytree(path, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
+        yield folder
+        index["files"] = {name: digest for name, digest in listed(folder).items() if name != INDEX}
+        write_index(folder, index)
+
+
+def write_index(folder: Path, index: Mapping[str, Any]) -> None:
+    """Write ``bundle.json``."""
+    write_text(folder / INDEX, json.dumps(index, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -66,16 +66,25 @@ class Located:
         ]
 
 
+def texts_of(text: str) -> list[str] | None:
+    """Return the texts of a JSON list of texts, without the empty ones; ``None`` where a cell is no such list."""
+    if not text.startswith("["):
+        return None
+    try:
+        items = json.loads(text)
+    except ValueError:
+        return None
+    if not (isinstance(items, list) and all(isinstance(item, str) for item in items)):
+        return None
+    return [item.strip() for item in items if item.strip()]
+
+
 def split_photos(cell: str) -> list[str]:
     """Return the paths that a cell names: a JSON list of texts, paths parted by ``|``, or one path."""
     text = cell.strip()
-    if text.startswith("["):
-        try:
-            items = json.loads(text)
-        except ValueError:
-            items = None
-        if isinstance(items, list) and all(isinstance(item, str) for item in items):
-            return [item.strip() for item in items if item.strip()]
+    listed = texts_of(text)
+    if listed is not None:
+        return listed
     return [part.strip() for part in text.split("|") if part.strip()]
 
 

@@ -20,8 +20,8 @@ import numpy as np
 import polars as pl
 
 from shelfwise.errors import BundleError, UsageError
-from shelfwise.files import replacing_directory, write_text
-from shelfwise.manifest import INDEX, listed, read_index, read_json
+from shelfwise.files import write_text
+from shelfwise.manifest import amending, read_json
 from shelfwise.predictions import Machine
 from shelfwise.recipes.index import FILE as TRAINING_INDEX
 from shelfwise.registry import Spec
@@ -143,17 +143,11 @@ def milliseconds_each(bundle: "Bundle", catalog: "Catalog", *, machine: Machine 
 
 def write_speed(path: Path, bundle: "Bundle", speed: Speed) -> None:
     """Put what was measured into a bundle and its card, whole or not at all."""
-    from shutil import copytree, ignore_patterns
-
     from shelfwise.card import card
 
-    index = dict(read_index(path))
-    with replacing_directory(path) as folder:
-        copytree(path, folder, dirs_exist_ok=True, ignore=ignore_patterns(".*"))
+    with amending(path) as folder:
         speed.save(folder)
         write_text(folder / CARD, card(replace(bundle, speed=speed)))
-        index["files"] = {name: digest for name, digest in listed(folder).items() if name != INDEX}
-        write_text(folder / INDEX, json.dumps(index, indent=1, ensure_ascii=False) + "\n")
 
 
 def device_name(machine: Machine) -> str:

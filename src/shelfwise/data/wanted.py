@@ -3,7 +3,6 @@
 It asks for nothing. What it returns does not depend on the order of the table's rows.
 """
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from shelfwise.data.terms import STORE_SCHEMES, DownloadOptions, NotFetched
 from shelfwise.errors import CatalogError, listing, suggest
 from shelfwise.findings import Finding
 from shelfwise.locate import URL_CELL, file_stem
+from shelfwise.photos import texts_of
 from shelfwise.roles import IMAGE_NAMES, MISSING, Columns, infer_roles
 from shelfwise.tables import Table, unescape
 
@@ -111,13 +111,10 @@ def url_columns(table: Table) -> tuple[str, ...]:
 def split_cell(cell: str | None) -> list[str]:
     """Return the addresses of a cell: one, several with separators between, or a JSON list."""
     text = unescape(cell or "").strip()
+    listed = texts_of(text)
+    if listed is not None:
+        return listed
     if text.startswith("["):
-        try:
-            items = json.loads(text)
-        except ValueError:
-            items = None
-        if isinstance(items, list) and all(isinstance(item, str) for item in items):
-            return [item.strip() for item in items if item.strip()]
         text = text.strip("[]\"' ")
     if text.casefold() in {token.casefold() for token in MISSING}:
         return []
