@@ -18,6 +18,8 @@ from shelfwise.service.problems import Refusal
 #: The cookie that stands for a key on the review pages, and where it does.
 COOKIE = "shelfwise_key"
 PAGES = "/review"
+#: What is asked of one who comes without a key.
+CHALLENGE = {"WWW-Authenticate": 'Bearer realm="shelfwise"'}
 #: Letters of a secret; longer ones are none of ours.
 LONGEST = 200
 
@@ -52,8 +54,7 @@ class Access:
         key = None if secret is None or len(secret) > LONGEST else self.ring.check(secret)
         if key is None:
             said = "this needs a key" if secret is None else "the key is not known here, or was revoked"
-            challenge = {"WWW-Authenticate": 'Bearer realm="shelfwise"'}
-            raise Refusal(401, "no_key" if secret is None else "bad_key", said, headers=challenge)
+            raise Refusal(401, "no_key" if secret is None else "bad_key", said, headers=CHALLENGE)
         request.scope.setdefault("state", {})["key"] = key.name
         if scope not in key.scopes:
             raise Refusal(403, "scope", f"this needs a key with the scope {scope!r}")
@@ -107,7 +108,7 @@ def _check_local(request: Request) -> None:
         detail = (
             "without a key this is answered only to programs of this machine; add one: shelfwise keys add"
         )
-        raise Refusal(401, "no_key", detail, headers={"WWW-Authenticate": 'Bearer realm="shelfwise"'})
+        raise Refusal(401, "no_key", detail, headers=CHALLENGE)
 
 
 def _name(host: str) -> str:

@@ -18,14 +18,12 @@ from shelfwise.data.terms import NotFetched
 from shelfwise.errors import BundleError, ShelfwiseError, TaxonomyError, UsageError
 from shelfwise.service.batcher import Batcher, Busy
 from shelfwise.service.intake import Asked, check_photo, read_request
-from shelfwise.service.options import ServiceOptions
+from shelfwise.service.options import LONGEST_MS, ServiceOptions
 from shelfwise.service.problems import Refusal
 from shelfwise.service.products import Product, check_product
 from shelfwise.service.remote import Remote
 from shelfwise.service.serving import Serving, Task, Verb
 
-#: Milliseconds that a request may name as its deadline.
-LONGEST_MS = 3_600_000
 #: Bytes of photos that wait at most, whatever their number.
 HELD = 500_000_000
 WHY = {
@@ -81,7 +79,9 @@ class Asking:
             found = await _awaited(request, waiting)
         finally:
             self.held -= size
-        request.scope["state"]["bundle"] = self.serving.now.digest[:12]
+        answered = next((each["bundle"] for each in found if isinstance(each, dict)), None)
+        if answered is not None:
+            request.scope["state"]["bundle"] = answered[:12]
         return _batch(found, products) if asked.batch else _single(found[0])
 
     def close(self) -> None:

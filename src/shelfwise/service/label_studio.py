@@ -39,7 +39,8 @@ def tasks(desk: Desk, *, photos: str = "") -> list[dict[str, Any]]:
     """
     said = desk.outcomes()
     models = {verdict.item: verdict.model for verdicts in said.values() for verdict in verdicts}
-    latest = desk.bundles()[-1][0] if desk.bundles() else ""
+    bundles = desk.bundles()
+    latest = bundles[-1][0] if bundles else ""
     found = []
     for item in desk.items():
         shown = "" if item.photo is None else f"{photos}{item.photo.name}" if photos else str(item.photo)

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 
+from shelfwise.service.options import LONGEST_MS
 from shelfwise.service.problems import MEDIA
 from shelfwise.service.schemas import BatchIn, Problem, multipart
 
@@ -63,7 +64,7 @@ def takes(*, audit: bool) -> dict[str, Any]:
         "in": "header",
         "required": False,
         "description": "Milliseconds after which the answer is of no use.",
-        "schema": {"type": "integer", "minimum": 1, "maximum": 3_600_000},
+        "schema": {"type": "integer", "minimum": 1, "maximum": LONGEST_MS},
     }
     return {"requestBody": {"required": True, "content": content}, "parameters": [deadline]}
 

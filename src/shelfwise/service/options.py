@@ -10,6 +10,8 @@ from pydantic import Field
 
 from shelfwise.config import Options
 
+#: Milliseconds that a request may name as its deadline.
+LONGEST_MS = 3_600_000
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Count = Annotated[int, Field(ge=1)]
 

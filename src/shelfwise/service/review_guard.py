@@ -15,11 +15,12 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from shelfwise.errors import DeskError, ShelfwiseError
+from shelfwise.service import access
 from shelfwise.service import review_view as view
 
-PREFIX = "/review"
+PREFIX = access.PAGES
 #: The cookies: a key, which the service reads, and the name of a reviewer without one.
-KEY_COOKIE, NAME_COOKIE = "shelfwise_key", "shelfwise_reviewer"
+KEY_COOKIE, NAME_COOKIE = access.COOKIE, "shelfwise_reviewer"
 KEY_SECONDS, NAME_SECONDS = 30 * 86_400, 365 * 86_400
 #: A form holds a few short fields; more is refused before it is read.
 MOST_BYTES = 64 * 1024
