@@ -347,6 +347,9 @@ def test_photos_at_addresses_are_fetched_where_that_is_asked_for(
     assert lines == whole.splitlines()[: len(lines)]
     assert not list((tmp_path / "out.csv.job").rglob("*.png"))
     assert answer("out.csv", elsewhere, fetch=True, allow_private=True).computed == 0
+    assert answer("out.csv", elsewhere, fetch=True).failed == 20, (
+        "what was allowed before is not carried over"
+    )
     forbidden = answer("out2.csv", elsewhere, fetch=True)
     assert forbidden.failed == 20
     assert "loopback" in (tmp_path / "out2.errors.csv").read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from shelfwise.answering import FAILED, WRONG, said_of, schema_of
+from shelfwise.answering import FAILED, MOST_SAID, WRONG, said_of, schema_of
 from shelfwise.answers import STATES
 from shelfwise.assembled import Told, gather
 from shelfwise.carried import write_keys
@@ -40,7 +40,6 @@ from shelfwise.progress import DOT
 from shelfwise.roles import ID_NAMES, Columns, Roles, fit_roles
 from shelfwise.shards import Cut, about_rows, cut
 
-MOST_SAID = 12
 #: A table of more rows is answered as a job.
 LONG = 20_000
 

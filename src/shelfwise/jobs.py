@@ -91,8 +91,11 @@ class BatchOptions(Options):
             "filler",
             "evidence",
             "stating",
+            "fetch",
+            "allow_private",
+            "allow_stores",
         )
-        return {name: getattr(self, name) for name in (*names, "fetch")} | {
+        return {name: getattr(self, name) for name in names} | {
             "log": None if self.log is None else str(self.log.resolve())
         }
 

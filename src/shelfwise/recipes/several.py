@@ -242,18 +242,17 @@ def voted_out_of_fold(found: Predictions, shown: Shown, catalog: Catalog, fold_N
         fold_N: int64 [N], folds of the products.
     """
     voting = learn_voting(found, shown, catalog)
-    voted = vote(found, shown)
     if voting.roles:
         parts = []
         for fold in np.unique(fold_N).tolist():
             inside, others = np.flatnonzero(fold_N == fold), np.flatnonzero(fold_N != fold)
             rest = _part(found, shown, catalog, others)
-            (said, photos), without = (
-                _part(found, shown, catalog, inside),
-                learn_voting(*rest, catalog.select(others)),
-            )
+            said, photos = _part(found, shown, catalog, inside)
+            without = learn_voting(*rest, catalog.select(others))
             parts.append((inside, vote(said, photos, without)))
         voted = Predictions.join(parts, catalog.ids)
+    else:
+        voted = vote(found, shown)
     first = found.select(np.flatnonzero(shown.first))
     return Voted(voted, first, voting, _sentence(len(catalog.photos), voting, shown.roles))
 
