@@ -56,10 +56,10 @@ def drift(
                 hint = suggest(column, table.frame.columns) or f"It has: {listing(table.frame.columns)}."
                 raise UsageError(f"{table.source} has no column {column!r} to cut it by. {hint}")
     machine, catalog = machine or Machine(), catalog.under(bundle.schema).remembering()
+    before = learnt_from(bundle)
     groups = near_duplicates(
         catalog, cache=cache_directory(machine.cache), jobs=machine.jobs, progress=machine.progress
     )
-    before = learnt_from(bundle)
     after, known = of_table(bundle, catalog, groups, machine)
     thresholds = _thresholds(bundle)
     families = [

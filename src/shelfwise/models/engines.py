@@ -54,7 +54,7 @@ class Engine(Protocol):
     """Runs a backbone on batches of one size; safe to call from several threads at once.
 
     Attributes:
-        name: one of ``ENGINES``.
+        name: one of ``ENGINES`` or ``EXPORTED_ONLY``.
         precision: ``f32``, ``bf16`` or ``f16``.
         batch: B, the number of pictures each call takes.
     """
@@ -73,7 +73,7 @@ class EngineRecord:
     """Which engine runs a backbone and why; goes into the bundle and onto the console.
 
     Attributes:
-        name: one of ``ENGINES``.
+        name: one of ``ENGINES`` or ``EXPORTED_ONLY``.
         precision: ``f32``, ``bf16`` or ``f16``.
         device: ``cpu`` or ``cuda``.
         version: of the package that runs it.
@@ -183,7 +183,7 @@ def candidates(family: str, *, device: str, requested: str, bf16: bool) -> tuple
     Args:
         family: ``conv`` or ``transformer``.
         device: ``cpu`` or ``cuda``.
-        requested: ``auto`` or one of ``ENGINES``.
+        requested: ``auto`` or one of ``ENGINES`` or ``EXPORTED_ONLY``.
         bf16: whether the CPU has bfloat16 hardware.
 
     Raises:
@@ -270,7 +270,7 @@ def choose_engine(
     Args:
         backbone: a spec, built only if the cache does not know it; or a built backbone.
         device: ``auto``, ``cpu`` or ``cuda``.
-        requested: ``auto`` or one of ``ENGINES``.
+        requested: ``auto`` or one of ``ENGINES`` or ``EXPORTED_ONLY``.
         cache: directory of caches; nothing is kept where left out.
         jobs: how many pictures run side by side; all processors where left out. Does not change vectors.
         exported: asked first; it offers what was asked for by name, or what runs without torch where there is none.
