@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ROWS, LONG, PHOTOS, KILLS = 100_000, 1_000_000, 2_000, 5
+ROWS, LONG, PHOTOS, KILLS, WORKERS = 100_000, 1_000_000, 2_000, 5, 2
 
 
 def main() -> int:
@@ -34,10 +34,11 @@ def main() -> int:
     rows, long = (2_000, 6_000) if given.quick else (ROWS, LONG)
     rows, long = given.rows or rows, given.long or long
     with tempfile.TemporaryDirectory(prefix="shelfwise-batch-") as place:
-        shop = Shop(Path(place), 300 if given.quick else PHOTOS)
+        shop = Shop(Path(place), 300 if given.quick else PHOTOS, min(5000, rows // 20))
         found: dict[str, Any] = {"benchmark": "batch", "rows": rows, "long": long, "cores": os.cpu_count()}
         found |= crews(shop, rows, ray=not given.without_ray)
-        found |= kills(shop, rows)
+        for on in ("processes",) if given.without_ray else ("processes", "ray"):
+            found |= kills(shop, rows, on)
         found |= reruns(shop, rows)
         found |= length(shop, rows, long)
     print(json.dumps(found))
@@ -47,9 +48,10 @@ def main() -> int:
 class Shop:
     """A drawn catalogue, a bundle learnt from it, and tables that name its photos."""
 
-    def __init__(self, folder: Path, photos: int) -> None:
+    def __init__(self, folder: Path, photos: int, shard: int) -> None:
         from shelfwise.rendering import render_catalog
 
+        self.shard = shard
         self.folder, self.cache = folder, folder / "cache"
         render_catalog(folder / "drawn", products=photos, seed=1, size=(96, 128))
         self.images = folder / "drawn" / "train_images"
@@ -93,7 +95,7 @@ class Shop:
             "--cache",
             self.cache,
             "--shard",
-            5000,
+            self.shard,
         ]
         return [sys.executable, "-m", "shelfwise.cli", "predict", *map(str, (*words, *more))]
 
@@ -105,14 +107,14 @@ def shelfwise(*words: object) -> None:
 
 def timed(command: Sequence[str]) -> tuple[float, float]:
     """Run a command; return its seconds and the megabytes its process held at most."""
-    begun = time.perf_counter()
+    start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
     said = process.stderr.read()
     _, status, used = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(said.decode()[-2000:])
-    return time.perf_counter() - begun, used.ru_maxrss / 1024
+    return time.perf_counter() - start, used.ru_maxrss / 1024
 
 
 def digest(path: Path) -> str:
@@ -145,40 +147,92 @@ def crews(shop: Shop, rows: int, *, ray: bool) -> dict[str, Any]:
     return {**found, "crews_equal": len(digests) == 1 and digests.pop()[1]}
 
 
-def kills(shop: Shop, rows: int) -> dict[str, Any]:
-    """Kill a job and its workers at random moments, go on, and compare with an undisturbed one."""
-    table, out, rng = shop.table(rows), shop.folder / "killed.csv", random.Random(0)
-    log = shop.folder / "killed.jsonl"
-    command = shop.command(table, out, "--workers", 2, "--log", log)
-    shop_seconds, _ = timed(
-        shop.command(table, shop.folder / "calm.csv", "--workers", 2, "--log", shop.folder / "calm.jsonl")
-    )
-    killed = 0
-    for number in range(KILLS):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(timeout=rng.uniform(0.2, 0.8) * shop_seconds)
-        except subprocess.TimeoutExpired:
-            children = subprocess.run(
-                ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=False
-            ).stdout.split()
-            # Now the process of the job, now one of its workers.
-            target = int(rng.choice(children)) if number % 2 and children else process.pid
-            os.kill(target, signal.SIGKILL)
-            killed += 1
-            if target != process.pid:
-                process.wait()
-    timed(command)
-    lines = [log.read_bytes().splitlines(), (shop.folder / "calm.jsonl").read_bytes().splitlines()]
+def kills(shop: Shop, rows: int, on: str) -> dict[str, Any]:
+    """Kill a job and its workers at random moments, go on, and compare with an undisturbed one.
+
+    A worker has one shard in hand, so what is computed twice is at most that, per worker and kill, if no shard whose
+    answers were in their place when something was killed is computed again: their files must stay the same files.
+    """
+    words = ("--workers", WORKERS, *(("--on", "ray") if on == "ray" else ()))
+    table, out, rng = shop.table(rows), shop.folder / f"killed-{on}.csv", random.Random(0)
+    log, calm = out.with_suffix(".jsonl"), shop.folder / f"calm-{on}.csv"
+    command = shop.command(table, out, *words, "--log", log)
+    timed(shop.command(table, calm, *words, "--log", calm.with_suffix(".jsonl")))
+    killed, kept, process = list[str](), dict[str, tuple[int, int]](), begun(command)
+    while len(killed) < KILLS and process.poll() is None:
+        wanted = len(parts(out)) + rng.randrange(1, 3)
+        while process.poll() is None and len(parts(out)) < wanted:
+            time.sleep(rng.uniform(0.0, 0.1))
+        kept |= parts(out)
+        family = descendants(process.pid)
+        workers = [pid for pid, name in family.items() if "ray::Map" in name or "spawn_main" in name]
+        if process.poll() is None and len(killed) % 2 and workers:
+            os.kill(rng.choice(workers), signal.SIGKILL)
+            killed.append("worker")
+        elif process.poll() is None:
+            process.kill()
+            process.wait()
+            killed.append("driver")
+            while any(Path(f"/proc/{pid}").exists() for pid in family):
+                time.sleep(0.1)  # the workers of a job that is gone end by themselves
+            process = begun(command)
+    if process.wait():
+        raise SystemExit(f"the job on {on} ended with {process.returncode} after {killed}")
+    found = parts(out)
+    lines = [path.read_bytes().splitlines() for path in (log, calm.with_suffix(".jsonl"))]
     cells = [
         sorted((item["row"], item["attribute"], item["value"]) for item in map(json.loads, part))
         for part in lines
     ]
+    again = sum(found.get(name) != place for name, place in kept.items())
     return {
-        "kills": killed,
-        "kills_equal": digest(out) == digest(shop.folder / "calm.csv") and ids_once(out, rows),
-        "log_equal": cells[0] == cells[1],
+        f"{on}_kills": killed,
+        f"{on}_kills_equal": digest(out) == digest(calm) and ids_once(out, rows),
+        f"{on}_log_equal": cells[0] == cells[1],
+        f"{on}_done_computed_again": again,
+        f"{on}_rows_twice_at_most": (again + len(killed) * WORKERS) * shop.shard,
+        f"{on}_record_share": record_share(shop, out),
     }
+
+
+def begun(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Begin a job."""
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def parts(out: Path) -> dict[str, tuple[int, int]]:
+    """Return the files of answers of a job that are in their place: which file each is, and when it was written."""
+    folder = out.with_name(out.name + ".job")
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.glob("*/*.parquet")}
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """Return the processes that a process began, and those began, with their commands."""
+    said = subprocess.run(
+        ["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+    ).stdout
+    rows = [line.split(None, 2) for line in said.splitlines()]
+    family, found = {pid}, dict[int, str]()
+    for _ in rows:
+        fresh = {int(row[0]): row[2] for row in rows if int(row[1]) in family and int(row[0]) not in found}
+        if not fresh:
+            break
+        found |= fresh
+        family |= set(fresh)
+    return found
+
+
+def record_share(shop: Shop, out: Path) -> float:
+    """Return the seconds that a job's record takes to write, as a share of those its shards took."""
+    with record(out) as connection:
+        (worked,) = connection.execute("SELECT sum(seconds) FROM shards").fetchone()
+        start = time.perf_counter()
+        copy = sqlite3.connect(shop.folder / f"{out.stem}-copy.sqlite", isolation_level=None)
+        connection.backup(copy)
+        copy.execute("PRAGMA journal_mode = WAL")
+        for row in connection.execute("SELECT * FROM shards").fetchall():
+            copy.execute("INSERT OR REPLACE INTO shards VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+    return round((time.perf_counter() - start) / float(worked), 5)
 
 
 def reruns(shop: Shop, rows: int) -> dict[str, Any]:
@@ -209,20 +263,12 @@ def length(shop: Shop, rows: int, long: int) -> dict[str, Any]:
     seconds, much = timed(shop.command(shop.table(long), shop.folder / "long.csv", "--workers", 2))
     shutil.rmtree(shop.folder / "long.csv.job")
     _, alone = timed(shop.command(shop.table(long), shop.folder / "long.csv"))
-    with record(shop.folder / "long.csv") as connection:
-        (worked,) = connection.execute("SELECT sum(seconds) FROM shards").fetchone()
-        begun = time.perf_counter()
-        copy = sqlite3.connect(shop.folder / "copy.sqlite", isolation_level=None)
-        connection.backup(copy)
-        copy.execute("PRAGMA journal_mode = WAL")
-        for row in connection.execute("SELECT * FROM shards").fetchall():
-            copy.execute("INSERT OR REPLACE INTO shards VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
     return {
         "seconds_long": round(seconds, 1),
         "megabytes_short": round(little),
         "megabytes_long": round(alone),
         "megabytes_long_driver": round(much),
-        "record_share": round((time.perf_counter() - begun) / worked, 5),
+        "record_share": record_share(shop, shop.folder / "long.csv"),
     }
 
 

@@ -11,8 +11,8 @@ from importlib import import_module
 from pathlib import Path
 
 import shelfwise.testing  # noqa: F401  (registers the backbone "toy", in workers too)
-from shelfwise.batch import answer_table
-from shelfwise.jobs import BatchOptions
+from shelfwise.batch.jobs import BatchOptions
+from shelfwise.batch.run import answer_table
 from shelfwise.models.towers import one_thread
 from shelfwise.predictions import Machine
 

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import polars as pl
 import pytest
 
 from conftest import Shell, Toy
-from shelfwise import answering
-from shelfwise.batch import Batch, answer_table, append, needs_job
+from shelfwise.batch import answering
+from shelfwise.batch.jobs import BatchOptions, Record, deciding_digest
+from shelfwise.batch.run import Batch, answer_table, append, needs_job
 from shelfwise.bundle import Bundle, load
 from shelfwise.errors import BatchStopped, BundleError, CatalogError, ImageError, UsageError
-from shelfwise.jobs import BatchOptions, Record
 from shelfwise.locate import ImageFolder
+from shelfwise.manifest import amending
 from shelfwise.predictions import Machine
 from shelfwise.roles import Columns
 
@@ -154,7 +156,12 @@ def test_another_bundle_answers_everything_anew(
     load(saved).save(bundle)
     options = BatchOptions(rows=30)
     answer_table(bundle, shop, tmp_path / "out.csv", options=options, machine=machine)
-    load(saved).with_notes("Another note.").save(bundle)
+    noted = load(saved).with_notes("Another note.")
+    noted.save(bundle)
+    again = answer_table(bundle, shop, tmp_path / "out.csv", options=options, machine=machine)
+    assert again.computed == 0, "a note answers nothing"
+    assert noted.rule is not None
+    replace(noted, rule=replace(noted.rule, metric="accuracy")).save(bundle)
     again = answer_table(bundle, shop, tmp_path / "out.csv", options=options, machine=machine)
     assert again.computed == ROWS
     shutil.rmtree(bundle)
@@ -346,13 +353,64 @@ def test_photos_at_addresses_are_fetched_where_that_is_asked_for(
     lines = (tmp_path / "out.csv").read_bytes().splitlines()
     assert lines == whole.splitlines()[: len(lines)]
     assert not list((tmp_path / "out.csv.job").rglob("*.png"))
-    assert answer("out.csv", elsewhere, fetch=True, allow_private=True).computed == 0
+    again = answer("out.csv", elsewhere, fetch=True, allow_private=True)
+    assert again.computed == 1, "what could not be fetched is tried again, here a file that is no picture"
     assert answer("out.csv", elsewhere, fetch=True).failed == 20, (
         "what was allowed before is not carried over"
     )
     forbidden = answer("out2.csv", elsewhere, fetch=True)
     assert forbidden.failed == 20
     assert "loopback" in (tmp_path / "out2.errors.csv").read_text(encoding="utf-8")
+
+
+def test_a_photo_that_could_not_be_fetched_is_tried_again(
+    answer: Answer, shop: Path, tmp_path: Path, server: str
+) -> None:
+    change(shop, lambda frame: frame.with_columns((f"{server}/" + pl.col("image")).alias("image"))[8:20])
+    (shop.parent / "elsewhere").mkdir()
+    elsewhere = shop.rename(shop.parent / "elsewhere" / "shop.csv")
+    photo = tmp_path / "images" / "00010.png"
+    photo.rename(tmp_path / "away.png")
+    assert answer("out.csv", elsewhere, fetch=True, allow_private=True).failed == 1
+    (tmp_path / "away.png").rename(photo)
+    found = answer("out.csv", elsewhere, fetch=True, allow_private=True)
+    assert (found.computed, found.failed) == (1, 0)
+    assert answer("out.csv", elsewhere, fetch=True, allow_private=True).computed == 0
+
+
+def test_what_is_put_beside_a_bundle_changes_no_answer(saved: Path, tmp_path: Path) -> None:
+    machine = Machine()
+    by_export = replace(machine, engine="openvino")
+    before = saved / "bundle.json", deciding_digest(saved, machine), deciding_digest(saved, by_export)
+    other = tmp_path / "bundle"
+    shutil.copytree(saved, other)
+    with amending(other) as folder:
+        (folder / "export" / "onnx").mkdir(parents=True)
+        (folder / "export" / "onnx" / "model.onnx").write_bytes(b"x")
+        (folder / "card.md").write_text("measured", encoding="utf-8")
+    assert (other / "bundle.json").read_bytes() != before[0].read_bytes()
+    assert deciding_digest(other, machine) == before[1]
+    assert deciding_digest(other, by_export) != before[2]
+    with amending(other) as folder:
+        (folder / "decision.json").write_text("{}", encoding="utf-8")
+    assert deciding_digest(other, machine) != before[1]
+
+
+def test_a_list_of_photos_in_a_parquet_file_is_several_photos(
+    answer: Answer, shop: Path, tmp_path: Path
+) -> None:
+    frame = pl.read_csv(shop, infer_schema=False).with_columns(
+        pl.when(pl.col("id") == "00022")
+        .then(pl.lit("images/00022.png|images/00023.png"))
+        .otherwise(pl.col("image"))
+        .alias("image")
+    )
+    frame.write_csv(shop)
+    answer("text.csv")
+    listed = frame.with_columns(pl.col("image").str.split("|"))
+    listed.write_parquet(tmp_path / "shop.parquet")
+    answer("listed.csv", tmp_path / "shop.parquet")
+    assert same(tmp_path / "text.csv", tmp_path / "listed.csv")
 
 
 def test_the_command_line_answers_long_tables_as_jobs(
@@ -373,7 +431,7 @@ def test_the_command_line_answers_long_tables_as_jobs(
     assert ran.code == 0, ran.err
     assert not (tmp_path / "out.csv.job").exists()
     before = (tmp_path / "out.csv").read_bytes()
-    monkeypatch.setattr("shelfwise.batch.LONG", 50)
+    monkeypatch.setattr("shelfwise.batch.run.LONG", 50)
     ran = shell(*words)
     assert ran.code == 0, ran.err
     assert "60 rows, 60 answered now" in ran.out

@@ -6,9 +6,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from shelfwise import shards
+from shelfwise.batch import shards
+from shelfwise.batch.shards import about_rows, cut
 from shelfwise.errors import CatalogError, UsageError
-from shelfwise.shards import about_rows, cut
 from shelfwise.tables import read_table
 
 CELLS = ("a", "b", " ", '"', ",", "\n", "é", "x", "1", ";", "=")

@@ -212,7 +212,7 @@ def _chunk(
     held: dict[bytes, bytes] = {}
     room = KEPT_BYTES
     wanted = [(row, source) for row, source in enumerate(rows.sources) if row not in errors]
-    for (row, _), found in zip(wanted, _ordered(pool, 8 * jobs, _digest, wanted), strict=True):
+    for (row, _), found in zip(wanted, _digests(pool, jobs, wanted), strict=True):
         if isinstance(found, ImageError):
             errors[row] = found
             continue
@@ -222,9 +222,7 @@ def _chunk(
             room -= len(data)
     kept = {} if store is None else store.get(list(dict.fromkeys(digests.values())))
     width = chosen.card.dimension
-    known: dict[bytes, Half] = {
-        key: np.frombuffer(value, "<f2") for key, value in kept.items() if len(value) == 2 * width
-    }
+    known = {key: value for key, value in kept.items() if len(value) == 2 * width}
     first: dict[bytes, int] = {}
     for row, digest in digests.items():
         if digest not in known:
@@ -240,10 +238,9 @@ def _chunk(
         if isinstance(result, ImageError):
             bad[item.digest] = result
         else:
-            actual, half = result
-            known[item.digest] = half
+            actual, known[item.digest] = result[0], result[1].tobytes()
             if store is not None:
-                fresh[actual] = half.tobytes()
+                fresh[actual] = known[item.digest]
         if store is not None and len(fresh) >= FLUSH:
             store.put(fresh)
             fresh = {}
@@ -252,14 +249,13 @@ def _chunk(
     if store is not None:
         store.put(fresh)
     told(len(rows.sources))
-    vectors_ND = np.full((len(rows.sources), width), np.nan, np.float32)
     for row, digest in digests.items():
         if digest in bad:
             errors[row] = _said_of(bad[digest], rows.sources[first[digest]], rows.sources[row])
-        else:
-            vectors_ND[row] = known[digest]
+    nothing = np.full(width, np.nan, "<f2").tobytes()
+    halves = b"".join(known.get(digests.get(row, b""), nothing) for row in range(len(rows.sources)))
     return Embeddings(
-        vectors_ND,
+        np.frombuffer(halves, "<f2").reshape(-1, width).astype(np.float32),
         dict(sorted(errors.items())),
         chosen.record,
         chosen.card.fingerprint,
@@ -279,6 +275,18 @@ def _content(source: Source) -> bytes:
     if source is None:
         raise ImageError("missing", "the row names no picture")
     return source if isinstance(source, bytes) else read_bytes(source)
+
+
+def _digests(
+    pool: ThreadPoolExecutor, jobs: int, items: Sequence[tuple[int, Source]]
+) -> Iterator[tuple[bytes, bytes | None] | ImageError]:
+    """Yield the digest of every picture in order, read side by side where there is more than one to read them."""
+    if jobs == 1:
+        yield from map(_digest, items)
+        return
+    groups = [items[start : start + GROUP] for start in range(0, len(items), GROUP)]
+    for found in _ordered(pool, 2 * jobs, lambda group: [_digest(item) for item in group], groups):
+        yield from found
 
 
 def _digest(item: tuple[int, Source]) -> tuple[bytes, bytes | None] | ImageError:
@@ -336,6 +344,21 @@ def _computed(
         vectors_BD = engine.run(images_BHWC)
         for place, found in enumerate(batch):
             yield found if isinstance(found, ImageError) else (found[0], to_half(vectors_BD[place]))
+
+
+def vector_of(photo: bytes, chosen: Chosen) -> Half | ImageError:
+    """Return the vector of one picture by its content, in this thread, or why it cannot be read.
+
+    Raises:
+        EngineError: the engine gives numbers that are not finite.
+    """
+    preprocess = chosen.card.preprocess
+    images_BHWC = np.zeros((chosen.engine.batch, *preprocess.size, 3), np.uint8)
+    try:
+        images_BHWC[0] = preprocess.array(photo)
+    except ImageError as error:
+        return error
+    return to_half(chosen.engine.run(images_BHWC)[0])
 
 
 def to_half(vectors: NDArray[np.float32]) -> Half:

@@ -31,6 +31,8 @@ class Features:
         record: the engine that computed them.
         fingerprint: of the backbone; vectors of another one mean nothing to a predictor.
         space: equal for vectors that are the same to the last bit.
+        first: int64 [N], the first row that shows the same file, so that what follows from a vector is computed once;
+            the row itself where that is not known.
     """
 
     vectors: npt.NDArray[np.float32]
@@ -38,6 +40,7 @@ class Features:
     record: EngineRecord
     fingerprint: str
     space: str
+    first: npt.NDArray[np.int64]
 
     def identity(self) -> dict[str, str]:
         """What a predictor keeps about the vectors it was learnt from."""
@@ -82,6 +85,9 @@ def computed(catalog: Catalog, backbone: Spec | Backbone, machine: Machine) -> E
             jobs=machine.jobs,
             exported=machine.exported,
         )
+    if machine.remembered is not None:
+        memory = machine.remembered
+        return memory.vectors(catalog, kept[key], jobs=machine.jobs, progress=machine.progress)
     home = cache if machine.keep else None
     return embed(catalog, kept[key], cache=home, jobs=machine.jobs, progress=machine.progress)
 
@@ -103,7 +109,8 @@ def features(catalog: Catalog, backbone: Spec, machine: Machine) -> Features:
 
     def fresh(part: Catalog) -> Features:
         found = computed(part, backbone, machine)
-        return Features(found.vectors, found.errors, found.record, found.fingerprint, found.space)
+        first_N = np.arange(len(found.vectors))
+        return Features(found.vectors, found.errors, found.record, found.fingerprint, found.space, first_N)
 
     if catalog.memo is None:
         return fresh(catalog)
@@ -126,7 +133,7 @@ def features(catalog: Catalog, backbone: Spec, machine: Machine) -> Features:
                     rows[path] = start + len(distinct)
                     distinct.append(position)
             vectors, errors = (
-                found.vectors[distinct],
+                found.vectors if len(distinct) == len(new) else found.vectors[distinct],
                 {
                     start + at: found.errors[position]
                     for at, position in enumerate(distinct)
@@ -141,9 +148,15 @@ def features(catalog: Catalog, backbone: Spec, machine: Machine) -> Features:
             kept = _Remembered(rows, replace(found, vectors=vectors, errors=errors))
             catalog.memo[key] = kept
     where = [kept.rows.get(path, -1) if path is not None else -1 for path in catalog.images]
-    vectors_ND = np.full((len(catalog), kept.found.vectors.shape[1]), np.nan, dtype=np.float32)
     at_N = np.array(where, dtype=np.int64)
-    vectors_ND[at_N >= 0] = kept.found.vectors[at_N[at_N >= 0]]
+    vectors_ND = kept.found.vectors
+    if not np.array_equal(at_N, np.arange(len(vectors_ND))):
+        vectors_ND = (
+            vectors_ND[at_N] if len(vectors_ND) else np.empty((len(at_N), vectors_ND.shape[1]), np.float32)
+        )
+        vectors_ND[at_N < 0] = np.nan
     wrong = {row: kept.found.errors[at] for row, at in enumerate(where) if at in kept.found.errors}
     wrong |= dict(catalog.image_errors)
-    return replace(kept.found, vectors=vectors_ND, errors=wrong)
+    _, first, back_N = np.unique(at_N, return_index=True, return_inverse=True)
+    first_N = np.where(at_N >= 0, first[back_N], np.arange(len(at_N)))
+    return replace(kept.found, vectors=vectors_ND, errors=wrong, first=first_N)

@@ -22,7 +22,7 @@ from shelfwise.errors import BundleError, PredictionError, UsageError
 from shelfwise.models.pair import image_of
 from shelfwise.models.plain_nearest import Searchable, exact_index
 from shelfwise.predictions import Familiarity, Machine
-from shelfwise.recipes.features import check_features, features
+from shelfwise.recipes.features import Features, check_features, features, seen
 from shelfwise.recipes.oddness import (
     STEPS,
     Asked,
@@ -33,7 +33,7 @@ from shelfwise.recipes.oddness import (
     bins,
     directions,
 )
-from shelfwise.recipes.space import Space, learn_space, rooted
+from shelfwise.recipes.space import Space, learn_space
 from shelfwise.registry import REGISTRIES, Spec
 from shelfwise.taxonomy import Taxonomy
 
@@ -47,8 +47,8 @@ KEPT = ("category", "codes", "energy", "group", "likelier", "scores")
 COMPONENTS = 128
 #: Similarity from which two pictures of one id are the same picture, whichever engine computed it.
 SAME = 0.999
-#: Rows of features standardised at once, in double precision.
-ROWS = 2048
+#: Rows looked at together: few enough to stay in a processor's cache.
+ROWS = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,20 +81,16 @@ class _Seen:
     energy: Doubles
 
     @classmethod
-    def of(cls, space: Space, catalog: Catalog, vectors_ND: Floats) -> "_Seen":
-        rows = np.flatnonzero(np.isfinite(vectors_ND).all(axis=1))
-        codes = np.empty((len(rows), space.axes.shape[1]), np.int16)
-        energy = np.empty(len(rows))
-        axes_Dr, _, _ = space.doubled
-        for start in range(0, len(rows), ROWS):
+    def of(cls, space: Space, catalog: Catalog, found: Features) -> "_Seen":
+        rows = np.flatnonzero(seen(found.vectors))
+        shown, back_n = np.unique(found.first[rows], return_inverse=True)
+        codes = np.empty((len(shown), space.axes.shape[1]), np.int16)
+        energy = np.empty(len(shown))
+        for start in range(0, len(shown), ROWS):
             here = slice(start, start + ROWS)
-            part_nD = vectors_ND[rows[here]].astype(np.float64)
-            standard_nD = rooted(part_nD)
-            standard_nD -= space.centre
-            standard_nD /= space.scale
-            codes[here] = directions(standard_nD @ axes_Dr)
-            energy[here] = np.square(standard_nD, out=standard_nD).mean(axis=1)
-        return cls(rows, tuple(catalog.ids[row] for row in rows.tolist()), codes, energy)
+            reduced_nr, energy[here] = space.with_energy(found.vectors[shown[here]])
+            codes[here] = directions(reduced_nr.astype(np.float64))
+        return cls(rows, tuple(catalog.ids[row] for row in rows.tolist()), codes[back_n], energy[back_n])
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,7 +284,7 @@ class TrainingIndex:
     def _seen(self, catalog: Catalog, machine: Machine) -> _Seen:
         found = features(catalog, self.backbone, machine)
         check_features(self.learnt_on, found)
-        return _Seen.of(self.space, catalog, found.vectors)
+        return _Seen.of(self.space, catalog, found)
 
     def _own(self, seen: _Seen) -> Ints:
         """The position of each row that is a kept product, -1 for the others."""
@@ -357,16 +353,17 @@ def learn_index(catalog: Catalog, backbone: Spec, groups: Ints, machine: Machine
     usable_N = (catalog.category >= 0) & np.isfinite(found.vectors).all(axis=1)
     rows = sorted(np.flatnonzero(usable_N).tolist(), key=lambda i: (catalog.ids[i], i))
     part, vectors_MD = catalog.select(rows), found.vectors[rows]
+    found = replace(found, vectors=vectors_MD, first=np.arange(len(rows)))
     with one_thread():
         space = learn_space(vectors_MD, COMPONENTS) if rows else _no_space(vectors_MD.shape[1])
-    seen = _Seen.of(space, part, vectors_MD)
+    kept = _Seen.of(space, part, found)
     unscored = TrainingIndex(
         categories=catalog.taxonomy.categories,
         ids=part.ids,
         category=part.category,
         group=_numbered(np.asarray(groups)[rows]),
-        codes=seen.codes,
-        energy=seen.energy,
+        codes=kept.codes,
+        energy=kept.energy,
         scores=np.zeros((len(rows), 3)),
         likelier=np.zeros(len(rows), np.int32),
         space=space,

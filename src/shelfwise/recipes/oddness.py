@@ -41,8 +41,8 @@ STEPS = 4000
 LEAST = 1e-4
 #: Groups that a category needs for p-values of its own; below 99 none could be 0.01.
 ENOUGH = 100
-#: Similarities held at once; bounds memory.
-CELLS = 1 << 23
+#: Similarities held at once: few enough to stay in a processor's cache.
+CELLS = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)

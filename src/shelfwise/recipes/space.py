@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shelfwise.recipes.rowwise import Rowwise
+
 Floats = npt.NDArray[np.float32]
-#: Rows standardised at once in double precision; bounds memory.
+#: Rows looked at together to learn from; bounds memory.
 ROWS = 2048
 #: Rows the principal axes are found from, and axes beyond those kept that help to find them.
 AXES_ROWS, SPARE_AXES = 4096, 64
@@ -38,31 +40,24 @@ class Space:
     plain: bool = False
 
     @cached_property
-    def doubled(self) -> tuple[npt.NDArray[np.float64], ...]:
-        """Axes, centre and scale in double precision, made once: for a few rows making them is most of the work."""
-        axes, centre, scale = (part.astype(np.float64) for part in (self.axes, self.centre, self.scale))
-        return axes, centre, scale
+    def _axes(self) -> Rowwise:
+        return Rowwise(self.axes)
 
-    def apply(self, vectors_ND: Floats, dtype: type[np.floating[Any]] = np.float64) -> npt.NDArray[Any]:
-        """Return [N, r].
+    def apply(self, vectors_ND: Floats) -> Floats:
+        """Return float32 [N, r]; a row's components do not depend on the rows beside it."""
+        return self._axes.product(vectors_ND, self._standardised)
 
-        In double precision, the default, a row's result does not depend on its neighbours once it is rounded
-        to single; to learn from, single precision is enough and takes half the time.
-        """
-        axes_Dr, centre, scale = (
-            self.doubled
-            if dtype is np.float64
-            else tuple(part.astype(dtype) for part in (self.axes, self.centre, self.scale))
-        )
-        reduced_Nr = np.empty((len(vectors_ND), axes_Dr.shape[1]), dtype)
-        for start in range(0, len(vectors_ND), ROWS):
-            part_nD = vectors_ND[start : start + ROWS].astype(dtype)
-            if not self.plain:
-                part_nD = rooted(part_nD)
-            part_nD -= centre
-            part_nD /= scale
-            np.matmul(part_nD, axes_Dr, out=reduced_Nr[start : start + ROWS])
-        return reduced_Nr
+    def with_energy(self, vectors_nD: Floats) -> tuple[Floats, npt.NDArray[np.float64]]:
+        """Return what ``apply`` does of a few rows, and float64 [n], the mean square of what the axes are of."""
+        standard_nD = self._standardised(vectors_nD)
+        square_n = np.einsum("nd,nd->n", standard_nD, standard_nD, dtype=np.float64)
+        return self._axes.product(standard_nD), square_n / standard_nD.shape[1]
+
+    def _standardised(self, vectors_nD: Floats) -> Floats:
+        standard_nD = vectors_nD.copy() if self.plain else rooted(vectors_nD)
+        standard_nD -= self.centre
+        standard_nD /= self.scale
+        return standard_nD
 
 
 def rooted(vectors_nD: npt.NDArray[Any]) -> npt.NDArray[Any]:

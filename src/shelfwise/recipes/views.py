@@ -233,7 +233,7 @@ class Views:
         width = self.space.axes.shape[1] if self.space is not None else 0
         photos_NP = np.full((len(catalog), width), np.nan, np.float32)
         if self.space is not None:
-            reduced_nP = self.space.apply(found.vectors[readable])
+            reduced_nP = self.space.apply(found.vectors[readable]).astype(np.float64)
             lengths_n = np.maximum(np.linalg.norm(reduced_nP, axis=1), 1e-12)
             photos_NP[readable] = np.round(reduced_nP / lengths_n[:, None] * STEPS) / STEPS
         return photos_NP, found.errors, notes

@@ -1,7 +1,7 @@
 """Votes: the values of the training products that look most like a product, the nearer the heavier.
 
 It does not know where the vectors come from. Legend: n rows, q of them at once, m training rows of one category,
-p of them at once, r components, A attributes, V values packed, v of one attribute.
+r components, A attributes, V values packed, v of one attribute.
 
 The vote is a kernel estimate (Nadaraya 1964, Watson 1964) by cosine in whitened components, a second opinion that
 errs elsewhere than a linear head does. Beside the default heads, blended with weights found out of fold, it was
@@ -10,14 +10,16 @@ answers on both sides. The nearest 64 or 16 rows instead of all, half or full wh
 and kernel widths of 0.03 to 0.08 differed by less than 0.004.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from shelfwise.catalog import Catalog
+from shelfwise.recipes.rowwise import Rowwise
 from shelfwise.taxonomy import Taxonomy
 
 Floats = npt.NDArray[np.float32]
@@ -26,8 +28,12 @@ Floats = npt.NDArray[np.float32]
 RIDGE = 3e-4
 #: Weight of the values' frequencies beside the neighbours, in votes of the nearest one.
 PRIOR = 0.3
-#: Cosines held at once, and training rows turned to double precision at once; bounds memory.
-CELLS, ROWS = 2_000_000, 8192
+#: Cosines, and rows, that are held at once; bounds memory.
+CELLS, BLOCK = 2_000_000, 256
+#: Numbers of kept vectors that are held in single precision too, all together: 128 MB.
+READY = 1 << 25
+#: Kernel widths that lie between two votes whose share single precision can still hold.
+WIDTHS = 80
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,37 +75,21 @@ class Votes:
             category: of the rows.
             reduced_nr: their components.
         """
-        kept_mr, labels_mA = self.vectors[category], self.labels[category]
-        queries_nr, parts = _unit(reduced_nr, self.spread), taxonomy.slices(category)
-        shares_nV = np.zeros((len(reduced_nr), taxonomy.width(category)), np.float32)
-        truth_mV = np.zeros((len(kept_mr), shares_nV.shape[1]))
-        for attribute, part in enumerate(parts):
-            known = np.flatnonzero(labels_mA[:, attribute] >= 0)
-            truth_mV[known, part.start + labels_mA[known, attribute]] = 1.0
-        step = max(1, CELLS // max(len(kept_mr), 1))
-        for start in range(0, len(queries_nr), step):
-            # Double precision: a row's votes must not depend on the rows it is computed with.
-            some_qr = queries_nr[start : start + step].astype(np.float64)
-            weight_qm = np.empty((len(some_qr), len(kept_mr)))
-            for first in range(0, len(kept_mr), ROWS):
-                rows_pr = kept_mr[first : first + ROWS].astype(np.float64)
-                weight_qm[:, first : first + ROWS] = some_qr @ rows_pr.T
-            weight_qm -= weight_qm.max(axis=1, keepdims=True)
-            weight_qm /= self.width
-            np.exp(weight_qm, out=weight_qm)
-            votes_qV = weight_qm @ truth_mV
-            for attribute, part in enumerate(parts):
-                known = np.flatnonzero(labels_mA[:, attribute] >= 0)
-                votes_qv = votes_qV[:, part]
-                if not len(known) or not votes_qv.shape[1]:
-                    shares_nV[start : start + step, part] = 1 / max(votes_qv.shape[1], 1)
-                    continue
-                # The nearest labelled row has one vote, however far it is.
-                nearest_q = weight_qm[:, known].max(axis=1, keepdims=True)
-                prior_v = truth_mV[known, part].sum(axis=0) + 1e-3
-                votes_qv = votes_qv / np.maximum(nearest_q, 1e-300) + PRIOR * prior_v / prior_v.sum()
-                shares_nV[start : start + step, part] = votes_qv / votes_qv.sum(axis=1, keepdims=True)
+        ballot = self._ready.get(category)
+        if ballot is None:
+            ballot = _Ballot(self.vectors[category], self.labels[category], taxonomy.slices(category))
+            if sum(kept_mr.size for kept_mr in self.vectors.values()) <= READY:
+                self._ready[category] = ballot
+        shares_nV = np.empty((len(reduced_nr), taxonomy.width(category)), np.float32)
+        step = min(max(1, CELLS // max(len(self.labels[category]), 1)), BLOCK)
+        for start in range(0, len(reduced_nr), step):
+            unit_qr = _unit(reduced_nr[start : start + step], self.spread)
+            shares_nV[start : start + step] = ballot.shares(unit_qr, self.width)
         return shares_nV
+
+    @cached_property
+    def _ready(self) -> dict[str, "_Ballot"]:
+        return {}
 
     def arrays(self, taxonomy: Taxonomy) -> dict[str, npt.NDArray[Any]]:
         """Return what is to be saved, by name."""
@@ -118,8 +108,54 @@ class Votes:
         return cls(arrays["votes.spread"], vectors, labels, width)
 
 
+class _Ballot:
+    """The training rows of one category, ready to vote; every row asked about is answered by itself."""
+
+    def __init__(
+        self, kept_mr: npt.NDArray[np.float16], labels_mA: npt.NDArray[np.int32], parts: Sequence[slice]
+    ) -> None:
+        self.parts = parts
+        self.silent_mA = labels_mA < 0
+        self.known_Am = np.ascontiguousarray(~self.silent_mA.T).astype(np.float32)
+        truth_mV = np.zeros((len(labels_mA), parts[-1].stop if parts else 0), np.float32)
+        for attribute, part in enumerate(parts):
+            known = np.flatnonzero(labels_mA[:, attribute] >= 0)
+            truth_mV[known, part.start + labels_mA[known, attribute]] = 1.0
+        self.count_V = truth_mV.sum(axis=0, dtype=np.float64)
+        self.voters, self.truth_mV = Rowwise(kept_mr.astype(np.float32).T), truth_mV
+        self.truth = Rowwise(truth_mV)
+
+    def shares(self, unit_qr: Floats, width: float) -> Floats:
+        """Return float32 [q, V], given vectors of length 1 and the width of the kernel."""
+        like_qm: npt.NDArray[Any] = self.voters.product(unit_qr)
+        narrow = 2 / width > WIDTHS
+        if narrow:
+            like_qm = like_qm.astype(np.float64)
+        nearest_q = like_qm.argmax(axis=1)
+        like_qm -= like_qm[np.arange(len(like_qm)), nearest_q][:, None]
+        like_qm /= width
+        weight_qm = np.exp(like_qm, out=like_qm)
+        votes_qV = weight_qm @ self.truth_mV if narrow else self.truth.product(weight_qm).astype(np.float64)
+        shares_qV = np.empty(votes_qV.shape, np.float32)
+        for attribute, part in enumerate(self.parts):
+            count_v = self.count_V[part]
+            if not count_v.sum():
+                shares_qV[:, part] = 1 / max(len(count_v), 1)
+                continue
+            # The nearest labelled row has one vote, however far it is.
+            most_q = np.ones(len(weight_qm))
+            at = np.flatnonzero(self.silent_mA[nearest_q, attribute])
+            most_q[at] = (weight_qm[at] * self.known_Am[attribute]).max(axis=1)
+            prior_v = count_v + 1e-3
+            votes_qv = (
+                votes_qV[:, part] / np.maximum(most_q, 1e-300)[:, None] + PRIOR * prior_v / prior_v.sum()
+            )
+            shares_qV[:, part] = votes_qv / votes_qv.sum(axis=1, keepdims=True)
+        return shares_qV
+
+
 def _unit(reduced_nr: npt.NDArray[Any], spread_r: Floats) -> Floats:
-    white_nr = reduced_nr / spread_r.astype(np.float64)
-    length_n = np.maximum(np.sqrt(np.square(white_nr).sum(axis=1, keepdims=True)), 1e-12)
-    unit: Floats = (white_nr / length_n).astype(np.float32)
-    return unit
+    white_nr = reduced_nr.astype(np.float32, copy=False) / spread_r
+    length_n = np.sqrt(np.einsum("nr,nr->n", white_nr, white_nr, dtype=np.float64))
+    white_nr *= (1 / np.maximum(length_n, 1e-12)).astype(np.float32)[:, None]
+    return white_nr

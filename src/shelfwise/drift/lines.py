@@ -6,14 +6,17 @@ Legend: n products of one category, V values packed, v of one attribute, G group
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from shelfwise.amounts import HIGH, LOW, MEDIAN
-from shelfwise.drift_report import DriftLine
-from shelfwise.fingerprint import Fingerprint
-from shelfwise.trust.shift import Shift, Stratum, enough, means, offset, sampled, shares, shares_after
+from shelfwise.drift.fingerprint import Fingerprint, Floats
+from shelfwise.drift.report import DriftLine
+from shelfwise.taxonomy import Choice
+from shelfwise.trust.permuted import Values
+from shelfwise.trust.shift import Shift, Stratum, either, enough, means, offset, sampled, shares, shares_after
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -71,10 +74,42 @@ class Comparison:
                 yield self._line(kind, kept, None)
             for name, pair in strata.items():
                 if pair is not None:
-                    yield self._strange(name) if kind == "familiar" else self._line(kind, [pair], name)
+                    yield self._strange(pair, name) if kind == "familiar" else self._line(kind, [pair], name)
         for name in taxonomy.categories:
             yield from self._choices(name)
             yield from self._numbers(name)
+
+    @property
+    def tested(self) -> bool:
+        """Whether what is found is reported: a slice that has no past of its own is shown only."""
+        return self.cut.column is None or self.cut.against != "all"
+
+    @cached_property
+    def values(self) -> Mapping[str, Values]:
+        """By category the probabilities of all values, where both samples have enough products."""
+        found = {}
+        for name in self.before.taxonomy.categories:
+            parts = tuple(part for _, part in self._compared(name))
+            if parts and name in self.before.blocks and name in self.after.blocks:
+                pair = _paired(*zip(*self._said(name), strict=True))
+                if pair is not None:
+                    found[name] = Values(pair, parts)
+        return found
+
+    def _compared(self, category: str) -> list[tuple[Choice, slice]]:
+        """The attributes that have several values, and their columns."""
+        taxonomy = self.before.taxonomy
+        both = zip(taxonomy.choices(category), taxonomy.slices(category), strict=True)
+        return [(choice, part) for choice, part in both if len(choice.values) > 1]
+
+    def _said(self, category: str) -> tuple[list[Floats], list[Ints]]:
+        """The probabilities and the groups of the earlier and the later products of a category."""
+        probs, groups = [], []
+        for side, mask in ((self.before, self.cut.before), (self.after, self.cut.after)):
+            rows, probs_nV = side.blocks[category]
+            probs.append(probs_nV[mask[rows]])
+            groups.append(side.group[rows[mask[rows]]])
+        return probs, groups
 
     def caused(self, lines: Sequence[DriftLine], rate: float) -> list[DriftLine]:
         """Say of shares and looks that drifted whether other products or other pictures explain them."""
@@ -173,6 +208,17 @@ class Comparison:
     ) -> DriftLine:
         """Shares of several values; the one that chance explains least is named."""
         found = shares(stratum)
+        return self._of_value(kind, stratum, found, names, category, attribute)
+
+    def _of_value(
+        self,
+        kind: str,
+        stratum: Stratum,
+        found: Shift,
+        names: Sequence[str],
+        category: str | None,
+        attribute: str | None,
+    ) -> DriftLine:
         one = replace(found, before=found.before[[found.most]], after=found.after[[found.most]])
         return replace(self._told(kind, [stratum], one, category, attribute), value=names[found.most])
 
@@ -220,36 +266,25 @@ class Comparison:
             sides.append((given[rows], side.seen_group[rows]))
         return _paired(*sides)
 
-    def _strange(self, category: str) -> DriftLine:
+    def _strange(self, pair: Stratum, category: str) -> DriftLine:
         """The share of one category's pictures that are unlike it: rare, so tested as a value's is."""
-        code, sides = self.before.taxonomy.category_codes[category], []
-        for side, mask in ((self.before, self.cut.before_seen), (self.after, self.cut.after_seen)):
-            rows = np.flatnonzero(mask & (side.seen_category == code) & np.isfinite(side.strange))
-            both_n2 = np.stack([side.strange[rows], 1 - side.strange[rows]], axis=1)
-            sides.append(sampled(both_n2, side.seen_group[rows]))
-        stratum = Stratum(sides[0], sides[1])
+        stratum = Stratum(either(pair.before), either(pair.after))
         found = shares(stratum)
         one = replace(found, before=found.before[:1], after=found.after[:1])
         return self._told("familiar", [stratum], one, category, None)
 
     def _choices(self, category: str) -> Iterator[DriftLine]:
-        taxonomy = self.before.taxonomy
-        if category not in self.before.blocks or category not in self.after.blocks:
+        if category not in self.values:
             return
-        probs, groups = [], []
-        for side, mask in ((self.before, self.cut.before), (self.after, self.cut.after)):
-            rows, probs_nV = side.blocks[category]
-            probs.append(probs_nV[mask[rows]])
-            groups.append(side.group[rows[mask[rows]]])
-        for choice, part in zip(taxonomy.choices(category), taxonomy.slices(category), strict=True):
+        probs, groups = self._said(category)
+        p_A, most_A = self.values[category].likely()
+        for a, (choice, part) in enumerate(self._compared(category)):
             count = len(choice.values)
-            if count < 2:
-                continue
             best = [probs_nV[:, part].argmax(axis=1) for probs_nV in probs]
             given = _paired(*((np.eye(count)[b], g) for b, g in zip(best, groups, strict=True)))
-            if given is None:
-                continue
-            yield self._shares("values", given, choice.values, category, choice.name)
+            assert given is not None
+            found = replace(shares(given), p=float(p_A[a]), most=int(most_A[a]))
+            yield self._of_value("values", given, found, choice.values, category, choice.name)
             sure = [probs_nV[:, part].max(axis=1, initial=0) for probs_nV in probs]
             pair = _paired(*zip(sure, groups, strict=True))
             assert pair is not None

@@ -21,18 +21,18 @@ import numpy.typing as npt
 import polars as pl
 
 from shelfwise.answers import Answers
-from shelfwise.carried import CONTENT, KEY, Kept, contents, located_in, row_keys
+from shelfwise.batch.carried import CONTENT, KEY, Kept, contents, located_in, row_keys, to_try_again
+from shelfwise.batch.jobs import KEYS, BatchOptions, Done, Job, bundle_digest
+from shelfwise.batch.shards import Shard
 from shelfwise.catalog import Catalog, Schema
 from shelfwise.errors import BundleError, CatalogError, ImageError
 from shelfwise.files import replacing, write_text
-from shelfwise.jobs import KEYS, BatchOptions, Done, Job, bundle_digest
 from shelfwise.layouts import answer_frame
 from shelfwise.locate import URL_CELL, ImageFolder
 from shelfwise.manifest import INDEX, read_json
 from shelfwise.photos import Located, Photos, locate_photos, read_photos
 from shelfwise.predictions import Machine
 from shelfwise.roles import Columns, Layout, Roles
-from shelfwise.shards import Shard
 from shelfwise.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -178,8 +178,11 @@ def answer_rows(frame: pl.DataFrame, job: Job, place: tuple[int, npt.NDArray[np.
     folder, shown = _folder(job.images, job.folder), _shown(job.photos, roles.id, job.folder)
     catalog = Catalog.settled(frame, schema, folder, job.cut.source, None, shown).remembering()
     located = located_in(catalog)
+    keys = row_keys(frame, job.roles, located, stated=options.keep_stated)
     if options.fetch:
-        catalog = with_fetched(catalog, job.folder / f"photos-{place[0]}", options)
+        catalog, lost = with_fetched(catalog, job.folder / f"photos-{place[0]}", options)
+        for row in lost:
+            keys[row] = to_try_again(keys[row])
     machine = replace(job.machine, engines=_engines())
     answers = bundle.answer(
         catalog,
@@ -193,7 +196,7 @@ def answer_rows(frame: pl.DataFrame, job: Job, place: tuple[int, npt.NDArray[np.
     layout = answers.layout or schema.layout
     laid = answer_frame(answers, layout, filler=options.filler, explain=True)
     laid = laid.with_columns(pl.col(pl.Null).cast(pl.String)).with_columns(
-        pl.Series(KEY, row_keys(frame, job.roles, located, stated=options.keep_stated), pl.Binary),
+        pl.Series(KEY, keys, pl.Binary),
         pl.Series(CONTENT, _content(located, len(frame), options), pl.Binary),
         _failed(answers),
         _wrong(answers),
@@ -203,7 +206,7 @@ def answer_rows(frame: pl.DataFrame, job: Job, place: tuple[int, npt.NDArray[np.
     said = {"notes": list(answers.notes)[:MOST_SAID], **_findings(catalog, rows)}
     lines = ""
     if options.log is not None:
-        from shelfwise.answerlog import log_lines
+        from shelfwise.batch.log import log_lines
 
         promised = options.precision is not None or bundle.run.decide.precision is not None
         promise = None
@@ -257,8 +260,8 @@ def _findings(catalog: Catalog, rows: npt.NDArray[np.int64]) -> dict[str, Any]:
     return {"findings": [str(item) for item in first], "counts": dict(counts)}
 
 
-def with_fetched(catalog: Catalog, folder: Path, options: BatchOptions) -> Catalog:
-    """Return a catalogue with the photos whose cells are addresses, fetched into a folder."""
+def with_fetched(catalog: Catalog, folder: Path, options: BatchOptions) -> tuple[Catalog, set[int]]:
+    """Return a catalogue with the photos whose cells are addresses, fetched into a folder; and rows that lack one."""
     from shelfwise.data.download import download
     from shelfwise.data.terms import DownloadOptions
 
@@ -266,7 +269,7 @@ def with_fetched(catalog: Catalog, folder: Path, options: BatchOptions) -> Catal
     cells = catalog.frame[column].to_list() if column is not None else []
     rows = [row for row in catalog.image_errors if row < len(cells) and URL_CELL.match(cells[row] or "")]
     if not rows:
-        return catalog
+        return catalog, set()
     wanted = pl.DataFrame({"id": [str(row) for row in rows], "url": [cells[row] for row in rows]})
     terms = DownloadOptions(allow_private=options.allow_private, allow_stores=options.allow_stores)
     fetched = download(wanted, folder, photos=("url",), columns=Columns(id="id"), options=terms)
@@ -287,7 +290,8 @@ def with_fetched(catalog: Catalog, folder: Path, options: BatchOptions) -> Catal
             errors[row] = lost.get(row, error)
         if at in located.photos:
             photos[row] = located.photos[at]
-    return replace(catalog, images=tuple(images), image_errors=dict(sorted(errors.items())), photos=photos)
+    whole = replace(catalog, images=tuple(images), image_errors=dict(sorted(errors.items())), photos=photos)
+    return whole, set(lost)
 
 
 def _located(frame: pl.DataFrame, job: Job) -> Located:

@@ -17,10 +17,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from shelfwise.answering import work
+from shelfwise.batch.answering import work
+from shelfwise.batch.jobs import Done, Job
+from shelfwise.batch.shards import Shard
 from shelfwise.errors import ShelfwiseError, UsageError, require
-from shelfwise.jobs import Done, Job
-from shelfwise.shards import Shard
 
 #: How often a shard may be under way when a process dies.
 TRIES = 3
@@ -50,9 +50,7 @@ def _in_processes(job: Job, shards: Sequence[Shard], earlier: Earlier) -> Genera
     """Give shards to processes of this machine; as many are under way as there are processes."""
     workers = min(job.options.workers, len(shards))
     threads = max(1, (os.cpu_count() or 1) // workers)
-    theirs = replace(
-        job, machine=replace(job.machine, jobs=job.machine.jobs or threads, progress=None, engines=None)
-    )
+    theirs = _theirs(job, threads)
     waiting, tries = deque(shards), Counter[int]()
     while waiting:
         with _threads(threads):
@@ -82,6 +80,12 @@ def _in_processes(job: Job, shards: Sequence[Shard], earlier: Earlier) -> Genera
                 waiting.extendleft(reversed(lost))
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _theirs(job: Job, threads: int) -> Job:
+    """Return the job as another process is given it, which uses so many threads unless the user said otherwise."""
+    jobs = job.machine.jobs or threads
+    return replace(job, machine=replace(job.machine, jobs=jobs, progress=None, engines=None))
 
 
 @contextlib.contextmanager
@@ -127,10 +131,7 @@ def _on_ray(job: Job, shards: Sequence[Shard], earlier: Earlier) -> Generator[Do
             ray.init(address=job.options.address, log_to_driver=False, logging_level="ERROR", **here)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UsageError(f"no Ray cluster at {job.options.address or 'this machine'}: {error}") from error
-    theirs = replace(
-        job, machine=replace(job.machine, jobs=job.machine.jobs or 1, progress=None, engines=None)
-    )
-    given = ray.put((theirs, earlier))
+    given = ray.put((_theirs(job, 1), earlier))
 
     def answered(row: dict[str, Any]) -> dict[str, Any]:
         held_job, held_earlier = ray.get(given)

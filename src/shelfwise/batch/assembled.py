@@ -13,11 +13,11 @@ from types import TracebackType
 
 import polars as pl
 
-from shelfwise.answering import BESIDE, NEAR, WRONG
 from shelfwise.answers import STATES
+from shelfwise.batch.answering import BESIDE, NEAR, WRONG
+from shelfwise.batch.jobs import BatchOptions, Job
 from shelfwise.catalog import Schema
 from shelfwise.files import replacing, write_text
-from shelfwise.jobs import BatchOptions, Job
 from shelfwise.layouts import for_csv
 from shelfwise.tables import escape_formulas
 

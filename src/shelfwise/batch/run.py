@@ -1,4 +1,4 @@
-"""Batch: a table of any length answered shard by shard, here or on many machines; what did not change is carried over.
+"""A table of any length answered as a job, shard by shard; what did not change is carried over.
 
 It knows no model. A killed job goes on where it was when the same command is given again, every row is in the answers
 once, and memory does not grow with the table. Design record 0033.
@@ -16,14 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from shelfwise.answering import FAILED, MOST_SAID, WRONG, said_of, schema_of
 from shelfwise.answers import STATES
-from shelfwise.assembled import Told, gather
-from shelfwise.carried import write_keys
-from shelfwise.crews import crew
-from shelfwise.errors import BatchStopped, UsageError
-from shelfwise.findings import Finding
-from shelfwise.jobs import (
+from shelfwise.batch.answering import FAILED, MOST_SAID, WRONG, said_of, schema_of
+from shelfwise.batch.assembled import Told, gather
+from shelfwise.batch.carried import write_keys
+from shelfwise.batch.crews import crew
+from shelfwise.batch.jobs import (
     ENDING,
     KEYS,
     RECORD,
@@ -32,13 +30,16 @@ from shelfwise.jobs import (
     Job,
     Record,
     bundle_digest,
+    deciding_digest,
     identity_of,
     same_answers,
 )
+from shelfwise.batch.shards import Cut, about_rows, cut
+from shelfwise.errors import BatchStopped, UsageError
+from shelfwise.findings import Finding
 from shelfwise.predictions import Machine
 from shelfwise.progress import DOT
 from shelfwise.roles import ID_NAMES, Columns, Roles, fit_roles
-from shelfwise.shards import Cut, about_rows, cut
 
 #: A table of more rows is answered as a job.
 LONG = 20_000
@@ -148,7 +149,7 @@ def answer_table(
             roles = replace(roles, id=None)
         root = Path(images) if images is not None else table.parent
         shown = None if photos is None else Path(photos)
-        answering = same_answers(digest, roles, options, machine)
+        answering = same_answers(deciding_digest(bundle, machine), roles, options, machine)
         begins = _log_end(options, record, answering)
         identity = identity_of(answering, table, options, {"images": root, "photos": shown})
         run = record.begin(identity, answering, begins)

@@ -1,4 +1,4 @@
-"""Drift: what is different about a later table, told without labels from the bundle's own fingerprint.
+"""A later table compared with the products learnt from, part by part, and what of it is reported.
 
 It does not know how a fingerprint is made, nor how two samples are compared (``trust.shift``).
 """
@@ -11,16 +11,21 @@ import numpy as np
 from shelfwise.bundle import Bundle
 from shelfwise.catalog import Catalog
 from shelfwise.data.group import near_duplicates
-from shelfwise.drift_lines import Comparison, Cut
-from shelfwise.drift_report import PICTURES, Drift, DriftLine
+from shelfwise.drift.fingerprint import Fingerprint, learnt_from, of_table
+from shelfwise.drift.lines import Comparison, Cut
+from shelfwise.drift.report import PICTURES, Drift, DriftLine
 from shelfwise.errors import UsageError, listing, suggest
 from shelfwise.files import cache_directory
-from shelfwise.fingerprint import Fingerprint, learnt_from, of_table
 from shelfwise.predictions import Machine
+from shelfwise.trust.permuted import as_rare
 from shelfwise.trust.shift import false_discoveries
 
 #: Slices of one column that are compared, the largest ones.
 MOST_SLICES = 200
+#: Pictures, shares of values, everything else.
+FAMILIES = 3
+#: Deals that are as likely as the rate allows, where nothing changed.
+DEALS = 6
 
 
 def drift(
@@ -69,7 +74,7 @@ def drift(
     lines: list[DriftLine] = []
     for family in families:
         made = [Comparison(before, after, cut, thresholds) for cut in family]
-        told = judged([list(each.lines()) for each in made], rate, len(families))
+        told = judged(made, rate, len(families))
         lines += [line for each, own in zip(made, told, strict=True) for line in each.caused(own, rate)]
     notes = [
         f"{column!r} was cut without the table learnt from, so its slices are compared with all products and not "
@@ -130,22 +135,27 @@ def _cuts(
     return found
 
 
-def judged(family: Sequence[Sequence[DriftLine]], rate: float, families: int) -> list[list[DriftLine]]:
-    """Adjust for the number of comparisons, and say what is reported.
+def judged(family: Sequence[Comparison], rate: float, families: int) -> list[list[DriftLine]]:
+    """Compare, adjust for the number of comparisons, and say what is reported.
 
-    Pictures and answers are families of their own, as are the whole and each column's slices; they share the rate
-    evenly. A slice without its own past is shown only.
+    Pictures, shares of values and everything else are families of their own, as are the whole and each column's
+    slices; they share the rate evenly. A slice without its own past is shown only.
     """
-    flat = [line for lines in family for line in lines]
-    tested_K = np.array(
-        [np.nan if line.column is not None and line.against == "all" else line.p for line in flat]
-    )
-    pictures_K = np.array([line.kind in PICTURES for line in flat], bool)
+    told = [list(each.lines()) for each in family]
+    flat = [(line, each) for each, lines in zip(family, told, strict=True) for line in lines]
+    tested_K = np.array([line.p if each.tested else np.nan for line, each in flat])
+    values_K = np.array([line.kind == "values" and line.value is not None for line, _ in flat], bool)
+    pictures_K = np.array([line.kind in PICTURES for line, _ in flat], bool)
     adjusted_K = np.full(len(flat), np.nan)
-    for kind_K in (pictures_K, ~pictures_K):
-        adjusted_K[kind_K] = np.minimum(2 * families * false_discoveries(tested_K[kind_K]), 1.0)
-    adjusted = iter(adjusted_K.tolist())
-    return [[_told(line, next(adjusted), rate) for line in lines] for lines in family]
+    for kind_K in (pictures_K, ~pictures_K & ~values_K):
+        adjusted_K[kind_K] = false_discoveries(tested_K[kind_K])
+    kept_K = values_K & ~np.isnan(tested_K)
+    if kept_K.any():
+        dealt = [values for each in family if each.tested for values in each.values.values()]
+        deals = int(DEALS * FAMILIES * families / rate)
+        adjusted_K[kept_K] = as_rare(tested_K[kept_K], dealt, deals)
+    adjusted = iter(np.minimum(FAMILIES * families * adjusted_K, 1.0).tolist())
+    return [[_told(line, next(adjusted), rate) for line in lines] for lines in told]
 
 
 def _told(line: DriftLine, adjusted: float, rate: float) -> DriftLine:

@@ -15,7 +15,9 @@ from shelfwise.bundle import Bundle
 from shelfwise.catalog import Catalog
 from shelfwise.errors import BundleError
 from shelfwise.predictions import Machine
+from shelfwise.recipes.index import TrainingIndex
 from shelfwise.taxonomy import Taxonomy
+from shelfwise.trust.evidence import Evidence
 from shelfwise.trust.learnt import out_of_fold
 
 Floats = npt.NDArray[np.float32]
@@ -60,11 +62,7 @@ def learnt_from(bundle: Bundle) -> Fingerprint:
     Raises:
         BundleError: the bundle keeps no evidence or no index.
     """
-    evidence, index = bundle.calibrated, bundle.index
-    if evidence is None or index is None:
-        raise BundleError(
-            "this bundle keeps no evidence of its training products to compare with; fit it again"
-        )
+    evidence, index = _kept(bundle)
     category_N = np.full(len(evidence), -1, np.int64)
     for block in evidence.blocks:
         category_N[block.rows] = bundle.taxonomy.category_codes[block.category]
@@ -96,11 +94,7 @@ def of_table(
     Raises:
         BundleError: as ``learnt_from``.
     """
-    evidence, index = bundle.calibrated, bundle.index
-    if evidence is None or index is None:
-        raise BundleError(
-            "this bundle keeps no evidence of its training products to compare with; fit it again"
-        )
+    evidence, index = _kept(bundle)
     predictions = bundle.predict(catalog, machine)
     direction_Nr, own_N = index.places(catalog, bundle.on(machine))
     predictions = out_of_fold(predictions, catalog, evidence, same=own_N >= 0)
@@ -125,6 +119,15 @@ def of_table(
         strange_N[seen],
     )
     return made, own_N >= 0
+
+
+def _kept(bundle: Bundle) -> tuple[Evidence, TrainingIndex]:
+    """What a bundle keeps of the products it learnt from."""
+    if bundle.calibrated is None or bundle.index is None:
+        raise BundleError(
+            "this bundle keeps no evidence of its training products to compare with; fit it again"
+        )
+    return bundle.calibrated, bundle.index
 
 
 def _strange(p_N: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

@@ -65,6 +65,11 @@ def row_keys(frame: pl.DataFrame, roles: Roles, located: Located, *, stated: boo
     return keys
 
 
+def to_try_again(key: bytes) -> bytes:
+    """Return a key that no row has, for answers without a photo that may be there the next time."""
+    return hashlib.blake2b(key, digest_size=SIZE, person=b"to try again").digest()
+
+
 def paths_of(located: Located, row: int) -> tuple[Path, ...]:
     """Return where all photos of a row are."""
     several = located.photos.get(row)
@@ -142,7 +147,7 @@ class Kept:
     @classmethod
     def open(cls, path: Path, parts: Sequence[Path]) -> "Kept":
         """Map what ``write_keys`` wrote."""
-        entries = np.load(path, mmap_mode="r") if len(parts) else np.zeros(0, ENTRY)
+        entries = np.load(path, mmap_mode="r")
         return cls(tuple(parts), entries, _head(entries["key"]))
 
     def find(self, keys: Sequence[bytes]) -> tuple[npt.NDArray[np.int64], pl.DataFrame | None]:
@@ -152,9 +157,9 @@ class Kept:
             The positions of the rows that are kept, ascending, and their answers in that order.
         """
         asked = np.frombuffer(b"".join(keys), f"V{SIZE}")
-        at = np.searchsorted(self.heads, _head(asked)) if len(self.heads) else np.zeros(0, np.int64)
+        at = np.searchsorted(self.heads, _head(asked))
         inside = np.flatnonzero(at < len(self.entries))
-        there = inside[self.entries["key"][at[inside]] == asked[inside]] if len(inside) else inside
+        there = inside[self.entries["key"][at[inside]] == asked[inside]]
         if not len(there):
             return there, None
         entries = self.entries[at[there]]

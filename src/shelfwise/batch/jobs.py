@@ -17,13 +17,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from shelfwise.batch.shards import Cut
 from shelfwise.config import Options
 from shelfwise.errors import UsageError
 from shelfwise.journal import Journal, Purpose
-from shelfwise.manifest import INDEX
+from shelfwise.manifest import INDEX, read_json
+from shelfwise.models.engines import installed
+from shelfwise.models.exported import FOLDER as EXPORTED
 from shelfwise.predictions import Machine
 from shelfwise.roles import Roles
-from shelfwise.shards import Cut
+from shelfwise.speed import FILE as SPEED
 
 FORMAT = "1"
 TABLES = (
@@ -38,6 +41,8 @@ ENDING = ".job"
 #: Rows answered together.
 ROWS = 5000
 RECORD, KEYS = "job.sqlite", "keys.npy"
+#: Files of a bundle that tell of it and answer nothing.
+TOLD = ("card.md", "report.json", SPEED)
 
 
 class BatchOptions(Options):
@@ -133,6 +138,21 @@ class Job:
     def lines(self, number: int) -> Path:
         """Return where the lines of a shard for the log are."""
         return self.folder / f"{number:06d}.jsonl"
+
+
+def deciding_digest(bundle: Path, machine: Machine) -> str:
+    """Return a digest of what decides a bundle's answers on a machine.
+
+    What is put beside that later, a measured speed or networks that are not the ones to run, is not in it.
+    """
+    index = read_json(bundle / INDEX)
+    exported = machine.engine != "auto" or not installed("torch")
+    files = {
+        name: digest
+        for name, digest in index["files"].items()
+        if name not in TOLD and (exported or not name.startswith(f"{EXPORTED}/"))
+    }
+    return _named({**index, "files": files})
 
 
 def bundle_digest(bundle: Path) -> str:
