@@ -3,7 +3,10 @@
 A bundle of lite0 and a probe is fitted on drawn products. ``raw`` is ``Bundle.answer`` on many photos at once in a
 process that does nothing else. Then the service is asked: by as many connections as keep it busy (``capacity``), by
 arrivals at ten times that rate (``overload``), and at capacity while its bundle is swapped and while it is told to
-end. A request is lost if the service began it, by its own log, and the client got no answer.
+end. A request is lost if the service began it, by its own log, and the client got no answer. Processor time is counted
+beside the rates: milliseconds of a photo in the one call (``raw_cpu_ms``), of an answer in the service and in the
+process that asks; on a machine that does other things as well their ratio, ``ratio_cpu``, says more than that of the
+rates.
 """
 
 import argparse
@@ -13,6 +16,7 @@ import json
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import statistics
@@ -189,6 +193,11 @@ class Service:
         found = re.search(r"VmRSS:\s+(\d+)", text)
         return int(found.group(1)) / 1024 if found else 0.0
 
+    def cpu(self) -> float:
+        """Return the seconds of processor time it has used."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def began(self) -> dict[str, int]:
         """Return the status of every request by its id, as the service logged it."""
         lines = (json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{"))
@@ -219,8 +228,14 @@ def quantile(values: list[float], share: float) -> float | None:
     return round(sorted(values)[min(len(values) - 1, int(share * len(values)))], 3) if values else None
 
 
-def raw_rate(bundle_path: Path, photos: list[Path]) -> float:
-    """Return the products a second of one large call, in this process."""
+def children_cpu() -> float:
+    """Return the seconds of processor time of all processes that were begun here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def raw_rate(bundle_path: Path, photos: list[Path]) -> tuple[float, float]:
+    """Return the products a second of one large call in this process, and the processor seconds of one."""
     from shelfwise.bundle import load as load_bundle
     from shelfwise.predictions import Machine
     from shelfwise.service.products import Product, answers_of
@@ -228,12 +243,13 @@ def raw_rate(bundle_path: Path, photos: list[Path]) -> float:
     bundle, machine = load_bundle(bundle_path), Machine(engines={}, keep=False)
     products = [Product(photos=(path.read_bytes(),)) for path in photos]
     answers_of(products[:8], bundle, machine, None)
-    rates = []
+    rates, used = [], []
     for _ in range(3):
-        begun = time.perf_counter()
+        begun, cpu = time.perf_counter(), time.process_time()
         answers_of(products, bundle, machine, None)
         rates.append(len(products) / (time.perf_counter() - begun))
-    return statistics.median(rates)
+        used.append((time.process_time() - cpu) / len(products))
+    return statistics.median(rates), statistics.median(used)
 
 
 def fitted(folder: Path, products: int) -> tuple[Path, Path]:
@@ -270,14 +286,16 @@ def main(
 
 def measured(bundle: Path, photos: Path, folder: Path, seconds: float) -> dict[str, Any]:
     """Load a service to its capacity, over it, while the bundle is swapped and while it ends."""
-    raw = raw_rate(bundle, sorted(photos.iterdir())[:256])
+    raw, raw_cpu = raw_rate(bundle, sorted(photos.iterdir())[:256])
     kept = folder / "served"
     shutil.copytree(bundle, kept)
     service = Service(folder, kept)
     with loading(service, photos, seconds / 3, "warm"):
         pass
+    cpu, asking = service.cpu(), children_cpu()
     with loading(service, photos, seconds, "capacity") as busy:
         pass
+    cpu, asking = service.cpu() - cpu, children_cpu() - asking
     good = [each[2] for each in busy if each[1] == 200]
     capacity = len(good) / seconds
     before = service.memory()
@@ -306,6 +324,10 @@ def measured(bundle: Path, photos: Path, folder: Path, seconds: float) -> dict[s
         "raw_per_s": round(raw, 1),
         "capacity_per_s": round(capacity, 1),
         "ratio_raw": round(capacity / raw, 3),
+        "raw_cpu_ms": round(1000 * raw_cpu, 2),
+        "service_cpu_ms": round(1000 * cpu / len(good), 2),
+        "asking_cpu_ms": round(1000 * asking / len(good), 2),
+        "ratio_cpu": round(raw_cpu * len(good) / (cpu + asking), 3),
         "deadline_s": DEADLINE,
         "capacity_p99_s": quantile(good, 0.99),
         "capacity_statuses": statuses(busy),

@@ -235,7 +235,11 @@ def test_filling_again_renews_what_has_no_verdict(fill: Fill):
     assert desk.item(item(2).key).seen == "blue"
     assert desk.decide("ann", item(2).key, "accept").model == "b2"
     assert [name for name, _, _ in desk.bundles()] == ["b1", "b2"]
-    assert desk.progress().left == 1
+    desk.fill([item(4)], bundle="b1", taxonomy=TAXONOMY)
+    assert [name for name, _, _ in desk.bundles()] == ["b2", "b1"]
+    desk.fill([item(4)], bundle="b3", taxonomy=TAXONOMY)
+    assert [name for name, _, _ in desk.bundles()] == ["b2", "b1", "b3"]
+    assert desk.progress().left == 2
     with pytest.raises(UsageError, match="between 0 and 1"):
         desk.fill([], bundle="b", taxonomy=TAXONOMY, second=5)
 

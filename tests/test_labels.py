@@ -19,7 +19,7 @@ from shelfwise.errors import CatalogError, DeskError, TaxonomyError, UsageError
 from shelfwise.predictions import Machine
 from shelfwise.roles import Layout
 from shelfwise.service.desk import Desk
-from shelfwise.service.doubts import DOUBT, Weighing, items_of
+from shelfwise.service.doubts import DOUBT, REASONS, Weighing, items_of
 from shelfwise.service.items import Item, key_of
 from shelfwise.service.label_studio import CONFIG, read_tasks, tasks, write_tasks
 from shelfwise.service.labels import Labels, labels_of
@@ -126,6 +126,19 @@ def test_weights_and_worth_change_the_order_not_the_items(bundle, catalog, machi
     for each in checked:
         factor = sold[each.id] * (10 if each.attribute == "pattern" else 1)
         assert each.risk == pytest.approx(plain[each.key] * factor)
+
+
+def test_a_mismatch_comes_before_an_empty_cell_as_doubtful(bundle, catalog, machine, items):
+    """The default weighs mismatches more; any reason can be weighed."""
+    even = Weighing(reasons=dict.fromkeys(REASONS, 1.0), supplier="seller")
+    plain = {each.key: each for each in items_of(bundle, catalog, even, precision=0.97, machine=machine)}
+    assert REASONS["mismatch"] > REASONS["unsure"]
+    assert {each.reason for each in items} >= {"mismatch", "unsure"}
+    for each in items:
+        assert each.risk == pytest.approx(plain[each.key].risk * REASONS[each.reason])
+    first = Weighing(reasons={"unsure": 1e6}, supplier="seller")
+    turned = items_of(bundle, catalog, first, precision=0.97, machine=machine)
+    assert turned[0].reason == "unsure"
 
 
 def test_a_weight_that_is_none_is_named_with_its_row(bundle, catalog, machine):

@@ -183,7 +183,7 @@ def test_a_value_that_is_none_is_not_recorded(desk: Desk, client: TestClient, ty
         {"Referer": HOST + "/review"},
     ],
 )
-@pytest.mark.parametrize("path", ["decide", "cluster", "undo", "name", "enter"])
+@pytest.mark.parametrize("path", ["decide", "cluster", "undo", "name", "enter", "leave"])
 def test_a_form_of_another_site_does_nothing(
     desk: Desk, client: TestClient, headers: dict[str, str], path: str
 ):
@@ -327,6 +327,21 @@ def test_every_answer_carries_the_policy(desk: Desk, client: TestClient):
             assert answered.headers["cache-control"] == "no-store"
 
 
+def test_who_signs_out_needs_the_key_again(desk: Desk):
+    secret = KeyRing(Path(desk.place).with_suffix(".keys")).add("ann", ["review"])
+    client = browser_of(desk, None, secret)
+    assert 'action="/review/leave"' in client.get("/review").text
+    left = client.post("/review/leave", headers=ORIGIN)
+    assert left.status_code == 401
+    assert "Sign in" in left.text
+    assert "shelfwise_key" not in {cookie.name for cookie in client.cookies.jar}
+    assert client.get("/review", headers={"Cookie": f"shelfwise_key={secret}"}).status_code == 200
+
+
+def test_without_a_key_there_is_nothing_to_sign_out_of(client: TestClient):
+    assert "/review/leave" not in client.get("/review").text
+
+
 def test_with_keys_every_page_needs_one_with_the_scope(desk: Desk):
     ring = KeyRing(Path(desk.place).with_suffix(".keys"))
     good, weak = ring.add("ann", ["review"]), ring.add("bot", ["predict"])
@@ -466,6 +481,29 @@ def test_the_help_lists_the_keys_that_the_page_has(tmp_path: Path):
     there = set(re.findall(r'data-key="(.)"', page)) - {"+", "-"}
     assert there == {key.lower() for key, _ in view.KEYS}
     assert len(re.findall(r'data-key="(?![cnvsa-z]?")', page)) <= 3
+
+
+def test_a_number_is_asked_for_and_typed(tmp_path: Path):
+    asked = replace(
+        samples.item(tmp_path, 0), attribute="price", stated="2990", seen="299", probability=None, runner_up=None,
+        runner_up_probability=None, values=(), number=True, reason="mismatch", expected="10 to 20 is usual",
+    )  # fmt: skip
+    with Desk.open(samples.fill(tmp_path / "desk.sqlite", [asked])) as desk:
+        client = browser_of(desk)
+        page = client.get("/review").text
+        assert "10 to 20 is usual." in page
+        assert "<datalist" not in page
+        assert 'inputmode="decimal"' in page
+        assert [(each.answer, each.role, each.value) for each in view.rivals(asked)] == [
+            ("accept", "Would fit", "299"),
+            ("stated", "Stated", "2990"),
+        ]
+        refused = send(client, "typed", value="dear")
+        assert refused.status_code == 422
+        assert "is not a number" in refused.text
+        assert not desk.verdicts()
+        assert send(client, "typed", value="1,150").status_code == 200
+        assert desk.verdicts()[0].after == "1150"
 
 
 def test_a_value_is_offered_once(tmp_path: Path):

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from shelfwise.service.batcher import Batcher, Busy
-from shelfwise.service.pace import Pace
+from shelfwise.errors import EngineError
+from shelfwise.service.batcher import Ahead, Batcher, Busy
+from shelfwise.service.pace import Mean, Pace
 
 
 class Seen:
@@ -50,13 +51,16 @@ def run(
     queue: int = 100,
     batch: int = 8,
     deadline: float = 10.0,
+    ahead: Ahead | None = None,
+    known: Sequence[tuple[int, float]] = ((1, 0.001), (8, 0.004)),
 ) -> Seen:
     """Let a batcher work while ``play`` goes on; it ends by itself."""
     seen = Seen()
 
     async def whole() -> None:
-        pace = Pace([(1, 0.001), (8, 0.004)])
-        batcher = Batcher(worker, queue=queue, batch=batch, deadline=deadline, watch=seen, pace=pace)
+        batcher = Batcher(
+            worker, queue=queue, batch=batch, deadline=deadline, watch=seen, pace=Pace(known), ahead=ahead
+        )
         working = asyncio.create_task(batcher.run())
         try:
             await play(batcher, seen)
@@ -197,6 +201,117 @@ def test_at_the_end_what_waits_is_done_and_nothing_more_is_taken():
 
     run(worker, play)
     assert answers == [2 * item for item in range(20)]
+
+
+class Preparing:
+    """Notes what was prepared; lets one piece at a time through when told."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds, self.done = seconds, list[Any]()
+        self.go = threading.Event()
+        self.go.set()
+
+    def __call__(self, item: Any) -> Callable[[], None] | None:
+        def prepare() -> None:
+            self.go.wait(10)
+            time.sleep(self.seconds)
+            self.done.append(item)
+            if item == -2:
+                raise EngineError("the engine fails")
+
+        return None if item == 0 else prepare
+
+
+def test_pieces_are_prepared_while_the_worker_is_at_others():
+    worker, preparing = Worker(), Preparing()
+
+    async def play(batcher: Batcher, seen: Seen) -> None:
+        worker.go.clear()
+        first = batcher.submit("a", [1], soon())
+        await asyncio.sleep(0.1)
+        rest = batcher.submit("a", [2, 3, 4], soon())
+        await asyncio.sleep(0.1)
+        assert sorted(preparing.done) == [1, 2, 3, 4]
+        worker.go.set()
+        assert await asyncio.gather(*first, *rest) == [2, 4, 6, 8]
+
+    seen = run(worker, play, ahead=Ahead(preparing, 2))
+    assert seen.batches == [1, 3]
+
+
+def test_what_needs_no_preparing_waits_for_none_that_does():
+    worker, preparing = Worker(), Preparing()
+
+    async def play(batcher: Batcher, seen: Seen) -> None:
+        preparing.go.clear()
+        slow = batcher.submit("a", [1], soon())
+        assert await batcher.submit("a", [0], soon())[0] == 0
+        assert not slow[0].done()
+        preparing.go.set()
+        assert await slow[0] == 2
+
+    run(worker, play, ahead=Ahead(preparing, 1))
+
+
+def test_after_a_batch_the_worker_waits_a_little_for_more_that_share_its_fixed_part():
+    worker, preparing = Worker(0.02), Preparing(0.01)
+
+    async def play(batcher: Batcher, seen: Seen) -> None:
+        await asyncio.gather(*batcher.submit("a", list(range(1, 41)), soon()))
+
+    seen = run(worker, play, batch=8, ahead=Ahead(preparing, 1, 0.01), known=[(1, 0.02), (8, 0.02)] * 10)
+    assert max(seen.batches[1:]) >= 6
+    assert sum(seen.batches) == 40
+
+
+def test_what_expired_or_was_abandoned_is_not_prepared():
+    worker, preparing = Worker(), Preparing()
+
+    async def play(batcher: Batcher, seen: Seen) -> None:
+        preparing.go.clear()
+        first = batcher.submit("a", [1], soon())
+        late, gone = batcher.submit("a", [2], soon(0.1)), batcher.submit("a", [3], soon())
+        gone[0].cancel()
+        await asyncio.sleep(0.15)
+        preparing.go.set()
+        with pytest.raises(Busy, match="expired"):
+            await late[0]
+        assert await first[0] == 2
+
+    seen = run(worker, play, ahead=Ahead(preparing, 1))
+    assert preparing.done == [1]
+    assert seen.lost == {"expired": 1, "gone": 1}
+
+
+def test_a_failure_ahead_leaves_the_piece_to_its_batch():
+    async def play(batcher: Batcher, seen: Seen) -> None:
+        assert await asyncio.gather(*batcher.submit("a", [-2, 1], soon())) == [-4, 2]
+
+    run(Worker(), play, ahead=Ahead(Preparing(), 2))
+
+
+def test_preparing_counts_where_a_piece_would_be_late():
+    preparing = Preparing()
+
+    async def play(batcher: Batcher, seen: Seen) -> None:
+        preparing.go.clear()
+        waiting = batcher.submit("a", list(range(1, 21)), soon(60))
+        assert 2 < batcher.expected() < 3
+        with pytest.raises(Busy, match="too_late"):
+            batcher.check(soon(2))
+        batcher.check(soon(10))
+        for each in waiting:
+            each.cancel()
+        preparing.go.set()
+
+    run(Worker(), play, ahead=Ahead(preparing, 1, 0.1))
+
+
+def test_a_mean_follows():
+    mean = Mean(1.0)
+    for _ in range(60):
+        mean.add(3.0)
+    assert mean.seconds == pytest.approx(3.0, rel=0.01)
 
 
 def test_a_pace_finds_the_fixed_part_and_follows_a_machine_that_slows_down():

@@ -1,14 +1,15 @@
-"""Keys of the service: secrets are kept nowhere, revoking counts at once, and a ring never falls open."""
+"""Keys of the service: secrets are kept nowhere, revoking counts, and a ring never falls open."""
 
 import sqlite3
 import stat
+import time
 from pathlib import Path
 
 import pytest
 
 from conftest import Shell
 from shelfwise.errors import KeyRingError, UsageError
-from shelfwise.service.keys import KeyRing
+from shelfwise.service.keys import FRESH, KeyRing
 from shelfwise.service.limits import Buckets
 
 
@@ -43,11 +44,13 @@ def test_secrets_differ_and_are_long(ring: KeyRing):
     assert min(map(len, secrets)) >= 43 + len("sw_")
 
 
-def test_revoking_counts_in_every_open_ring_at_once(ring: KeyRing):
+def test_revoking_counts_at_once_and_in_every_open_ring_a_moment_later(ring: KeyRing):
     other = KeyRing(ring.path)
     secret = ring.add("till", ["predict"])
     assert other.check(secret) is not None
     ring.revoke("till")
+    assert ring.check(secret) is None
+    time.sleep(1.5 * FRESH)
     assert other.check(secret) is None
     assert [key.revoked is not None for key in other.listed()] == [True]
 

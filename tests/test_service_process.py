@@ -134,6 +134,51 @@ def test_slow_greedy_and_hostile_clients_cost_nothing(service: Running, photos: 
     assert told == [], service.log.read_text()[-5000:]
 
 
+LIES = {
+    "a body shorter than stated": head("Content-Length: 500") + FORM,
+    "a body longer than stated": head("Content-Length: 10") + FORM + bytes(3000),
+    "a length that is none": head("Content-Length: many") + FORM,
+    "a negative length": head("Content-Length: -1") + FORM,
+    "two lengths": head("Content-Length: 5\r\nContent-Length: 500") + FORM,
+    "a length and chunks": head("Content-Length: 5\r\nTransfer-Encoding: chunked") + b"0\r\n\r\n",
+    "a coding there is not": head("Transfer-Encoding: gzip, chunked") + b"0\r\n\r\n",
+    "a chunk that is none": head("Transfer-Encoding: chunked") + b"ZZ\r\nabc\r\n0\r\n\r\n",
+    "a chunk of endless size": head("Transfer-Encoding: chunked") + b"f" * 40 + b"\r\nabc",
+    "a chunk shorter than stated": head("Transfer-Encoding: chunked") + b"5000\r\nabc",
+    "a flood of headers": head("\r\n".join(f"X-{n}: {'y' * 500}" for n in range(2000))),
+    "a header without end": head("X: " + "y" * 500_000),
+    "a header with a nul": head("X: a\0b\r\nContent-Length: 0"),
+    "a path without end": b"POST /" + b"a" * 300_000 + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+    "a path that climbs": b"GET /../../../../etc/passwd HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+    "a path with a nul": b"POST /v1/answer%00 HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n",
+    "no protocol": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    "another method": b"BREW /v1/answer HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+    "a version there is not": b"POST /v1/answer HTTP/9.9\r\nHost: 127.0.0.1\r\n\r\n",
+}
+
+
+def test_requests_that_lie_are_refused_or_hung_up_on(service: Running, photos: list[bytes]):
+    for name, content in LIES.items():
+        sock = service.connect()
+        sock.settimeout(15)
+        got = b""
+        try:
+            sock.sendall(content)
+            sock.shutdown(socket.SHUT_WR)
+            while piece := sock.recv(65_536):
+                got += piece
+        except OSError:  # hung up on while it was sending
+            pass
+        sock.close()
+        assert got == b"" or got[9:12] in (b"400", b"404", b"405", b"413", b"415", b"422", b"501"), (
+            name,
+            got[:300],
+        )
+    with Client(service.url) as client:
+        assert client.answer(photos[0]).values
+    assert {line["status"] for line in service.events("request")} <= {0, 200, 400, 404, 405, 413, 415, 422}
+
+
 def test_a_new_bundle_that_is_broken_is_refused_and_said(service: Running, photos: list[bytes], folder: Path):
     path = folder / "bundle" / "taxonomy.json"
     text = path.read_text()

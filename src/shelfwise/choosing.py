@@ -189,7 +189,7 @@ def _shelves(
         kept = np.flatnonzero(usable_N[block.rows]).tolist()
         kept.sort(key=lambda at: catalog.ids[block.rows[at]])
         rows, probs_nV = block.rows[kept], block.probs[kept].astype(np.float64)
-        stated_nA = _stated(catalog, block.category, rows)
+        stated_nA = stated_codes(catalog, block.category, rows)
         labels_V, weight_V = np.zeros(probs_nV.shape[1]), np.zeros(probs_nV.shape[1])
         for a, (choice, part) in enumerate(zip(choices, slices, strict=True)):
             codes = np.zeros(0, np.int64) if learnt is None else learnt.labels[:, a]
@@ -203,7 +203,7 @@ def _shelves(
     return found
 
 
-def _stated(catalog: Catalog, category: str, rows: Ints) -> npt.NDArray[np.int32]:
+def stated_codes(catalog: Catalog, category: str, rows: Ints) -> npt.NDArray[np.int32]:
     """Return int32 [n, A], what rows state, -1 for nothing; a row whose category was guessed states nothing."""
     of_category = catalog.rows(category)
     stated_nA = np.full((len(rows), len(catalog.taxonomy.choices(category))), -1, np.int32)

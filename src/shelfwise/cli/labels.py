@@ -51,6 +51,9 @@ def queue(
     desk: Annotated[str, typer.Option(help="The desk's file, made on first use, or postgresql://...")],
     images: Images = None,
     weights: Weights = "",
+    reasons: Annotated[
+        str, typer.Option(metavar="REASON=NUMBER[,...]", help="What an item weighs by why it is asked.")
+    ] = "",
     worth: Annotated[
         str, typer.Option(metavar="COLUMN", help="A column of what each product weighs, such as its sales.")
     ] = "",
@@ -82,12 +85,12 @@ def queue(
 ) -> None:
     """Put what the bundle doubts in a table on a review desk; run again, only what is new is added."""
     from shelfwise.auditing import weights_of
+    from shelfwise.batch.jobs import bundle_digest
     from shelfwise.bundle import load
-    from shelfwise.jobs import bundle_digest
     from shelfwise.service.desk import Desk
     from shelfwise.service.doubts import Weighing, items_of
 
-    weighing = Weighing(weights_of(weights), worth or None, supplier or None)
+    weighing = Weighing(weights_of(weights), weights_of(reasons), worth or None, supplier or None)
     loaded, digest = load(bundle), bundle_digest(bundle)
     catalog = loaded.read(table, images=images, columns=columns_of(id, category, image, text, number, ignore))
     with Desk.open(desk) as opened:

@@ -4,6 +4,7 @@ It does not know what routes do. On loopback, while there never was a key, a req
 addressed to this machine by name and not come from another site's page, so that a page open in a browser cannot ask.
 """
 
+import functools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -95,7 +96,8 @@ def secret_of(request: Request) -> str | None:
         return token.strip() if scheme.lower() == "bearer" else ""
     if given is not None:
         return given
-    on_pages = request.url.path == PAGES or request.url.path.startswith(PAGES + "/")
+    path = request.scope["path"]
+    on_pages = path == PAGES or path.startswith(PAGES + "/")
     return request.cookies.get(COOKIE) or None if on_pages else None
 
 
@@ -104,11 +106,17 @@ def _check_local(request: Request) -> None:
     origin = request.headers.get("origin")
     hosts = [request.headers.get("host", "")] + ([] if origin is None else [origin.partition("://")[2]])
     foreign = request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
-    if foreign or not all(is_loopback(_name(host)) for host in hosts):
+    if foreign or not all(map(_is_here, hosts)):
         detail = (
             "without a key this is answered only to programs of this machine; add one: shelfwise keys add"
         )
         raise Refusal(401, "no_key", detail, headers=CHALLENGE)
+
+
+@functools.lru_cache(maxsize=256)
+def _is_here(host: str) -> bool:
+    """Whether what a request calls its host is this machine."""
+    return is_loopback(_name(host))
 
 
 def _name(host: str) -> str:

@@ -6,7 +6,7 @@ see ``access``.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -15,24 +15,57 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from shelfwise.errors import BundleError
+from shelfwise.models.engines import cores
 from shelfwise.service.access import Access, needs
 from shelfwise.service.asking import Asking
-from shelfwise.service.batcher import Batcher
+from shelfwise.service.batcher import Ahead, Batcher
 from shelfwise.service.front import Front
 from shelfwise.service.logs import say
 from shelfwise.service.metrics import Metrics
 from shelfwise.service.openapi import ABOUT, describe, responses, takes
 from shelfwise.service.options import ServiceOptions
 from shelfwise.service.pace import Pace
-from shelfwise.service.problems import Refusal, refused
+from shelfwise.service.problems import Refusal, failed, refused
 from shelfwise.service.remote import Remote
 from shelfwise.service.schemas import Answered, Audited, AuditedBatch, Batch, BundleOut, Live, Ready
 from shelfwise.service.serving import Loaded, Serving
 
 if TYPE_CHECKING:
     from shelfwise.service.desk import Desk
+
+
+class Service(FastAPI):
+    """An application behind its front; the routes that are asked most go the short way."""
+
+    def __init__(self, options: ServiceOptions, metrics: Metrics, **given: Any) -> None:
+        """Begin without routes; ``given`` is what FastAPI takes."""
+        super().__init__(**given)
+        self.short: dict[tuple[str, str], Callable[[Request], Awaitable[Response]]] = {}
+        self._front = Front(self._routed, options=options, metrics=metrics)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Carry a request, or the application's own beginning and end."""
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        scope["app"] = self
+        await self._front(scope, receive, send)
+
+    async def _routed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = self.short.get((scope["method"], scope["path"]))
+        if answer is None:
+            await super().__call__(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        scope["state"]["route"] = scope["path"]
+        try:
+            response = await answer(request)
+        except (HTTPException, ClientDisconnect) as error:
+            response = await refused(request, error)
+        await response(scope, receive, send)
 
 
 def make_app(
@@ -47,7 +80,9 @@ def make_app(
         desk: what people review; its pages are at /review.
     """
     options, metrics = options or ServiceOptions(), Metrics()
-    app = FastAPI(
+    app = Service(
+        options,
+        metrics,
         title="Shelfwise",
         version=version("shelfwise"),
         description=ABOUT,
@@ -59,9 +94,9 @@ def make_app(
     )
     app.state.access, app.state.serving = access, serving
     app.state.options, app.state.metrics, app.state.draining = options, metrics, False
-    app.add_middleware(Front, options=options, metrics=metrics)
     app.add_exception_handler(HTTPException, refused)
     app.add_exception_handler(ClientDisconnect, refused)
+    app.add_exception_handler(Exception, failed)
     _add_health(app)
     _add_products(app)
     _add_bundle(app)
@@ -77,6 +112,7 @@ def make_app(
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Begin to answer; at the end do what waits."""
     options, metrics, serving = app.state.options, app.state.metrics, app.state.serving
+    jobs = serving.now.machine.jobs or cores()
     batcher = Batcher(
         serving.work,
         queue=options.queue,
@@ -84,9 +120,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         deadline=options.deadline,
         watch=metrics,
         pace=Pace(serving.now.timed),
+        ahead=Ahead(serving.ahead, jobs, serving.now.looked),
     )
     remote = Remote(max_bytes=options.max_image, seconds=options.upload, allow_private=options.allow_private)
-    app.state.batcher, app.state.asking = batcher, Asking(options, serving, batcher, remote)
+    app.state.batcher, app.state.asking = batcher, Asking(options, app.state.access, serving, batcher, remote)
     metrics.gauges(lambda: len(batcher), lambda: serving.now.since)
     working = asyncio.create_task(batcher.run())
     say("ready", bundle=serving.now.digest, host=options.host, port=options.port)
@@ -125,32 +162,35 @@ def _add_health(app: FastAPI) -> None:
         return Response(request.app.state.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
-def _add_products(app: FastAPI) -> None:
+def _add_products(app: Service) -> None:
+    """Add what is asked about products; ``Asking`` itself asks for the key."""
     refusals = (400, 401, 403, 408, 413, 415, 422, 429, 503)
 
-    @app.post(
-        "/v1/answer",
-        tags=["products"],
-        dependencies=[Depends(needs("predict"))],
-        responses=responses(Answered | Batch, *refusals),
-        openapi_extra=takes(audit=False),
-        summary="Answer one product (form) or several (JSON)",
-    )
-    async def answer(request: Request) -> JSONResponse:
+    async def answer(request: Request) -> Response:
         asking: Asking = request.app.state.asking
         return await asking.ask(request, "answer")
 
-    @app.post(
-        "/v1/audit",
-        tags=["products"],
-        dependencies=[Depends(needs("predict"))],
-        responses=responses(Audited | AuditedBatch, *refusals),
-        openapi_extra=takes(audit=True),
-        summary="Judge what is stated of one product (form) or several (JSON)",
-    )
-    async def audit(request: Request) -> JSONResponse:
+    async def audit(request: Request) -> Response:
         asking: Asking = request.app.state.asking
         return await asking.ask(request, "audit")
+
+    for path, ask, model, summary in (
+        ("/v1/answer", answer, Answered | Batch, "Answer one product (form) or several (JSON)"),
+        (
+            "/v1/audit",
+            audit,
+            Audited | AuditedBatch,
+            "Judge what is stated of one product (form) or several (JSON)",
+        ),
+    ):
+        app.post(
+            path,
+            tags=["products"],
+            responses=responses(model, *refusals),
+            openapi_extra=takes(audit=ask is audit, photos=app.state.options.max_images),
+            summary=summary,
+        )(ask)
+        app.short["POST", path] = ask
 
 
 def _add_bundle(app: FastAPI) -> None:

@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse
 
 from shelfwise.data.terms import NotFetched
 from shelfwise.errors import BundleError, ShelfwiseError, TaxonomyError, UsageError
+from shelfwise.service.access import Access
 from shelfwise.service.batcher import Batcher, Busy
 from shelfwise.service.intake import Asked, check_photo, read_request
 from shelfwise.service.options import LONGEST_MS, ServiceOptions
@@ -26,6 +27,8 @@ from shelfwise.service.serving import Serving, Task, Verb
 
 #: Bytes of photos that wait at most, whatever their number.
 HELD = 500_000_000
+#: Share of the time a client gives that the service uses: a busy machine needs some to receive and to send.
+ON_TIME = 0.9
 WHY = {
     "queue_full": "too many products wait",
     "too_late": "it would not be answered within its deadline",
@@ -40,6 +43,7 @@ class Asking:
 
     Attributes:
         options: limits.
+        access: who may ask.
         serving: the bundle that answers.
         batcher: the queue in front of it.
         remote: fetches photos by address.
@@ -48,6 +52,7 @@ class Asking:
     """
 
     options: ServiceOptions
+    access: Access
     serving: Serving
     batcher: Batcher
     remote: Remote
@@ -61,7 +66,8 @@ class Asking:
         Raises:
             Refusal: it gets no answer, with the reason.
         """
-        until = time.monotonic() + self._seconds(request)
+        self.access.admit(request, "predict")
+        until = time.monotonic() + ON_TIME * self._seconds(request)
         with _busy():
             self.batcher.check(until)
         asked = await self._read(request, verb)
@@ -162,23 +168,26 @@ def _cannot() -> Iterator[None]:
 
 async def _awaited(request: Request, waiting: "Sequence[asyncio.Future[Any]]") -> list[Any]:
     """Wait for answers; where the client hangs up, nobody waits for them any more."""
-    left = asyncio.ensure_future(_hung_up(request))
-    done = asyncio.gather(*waiting)
+    left = asyncio.create_task(_hung_up(request, waiting))
     try:
-        both: set[asyncio.Future[Any]] = {left, done}
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if not done.done():
-            raise Refusal(400, "gone", "the client hung up")
         with _busy(), _cannot():
-            return list(await done)
+            return [await each for each in waiting]
+    except asyncio.CancelledError:
+        if left.done():
+            raise Refusal(400, "gone", "the client hung up") from None
+        raise
     finally:
         left.cancel()
-        done.cancel()
+        for each in waiting:
+            each.cancel()
 
 
-async def _hung_up(request: Request) -> None:
+async def _hung_up(request: Request, waiting: "Sequence[asyncio.Future[Any]]") -> None:
+    """Give up what is waited for when the client hangs up."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    for each in waiting:
+        each.cancel()
 
 
 def _single(found: "dict[str, Any] | ShelfwiseError") -> JSONResponse:

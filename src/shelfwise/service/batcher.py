@@ -1,11 +1,14 @@
 """Batcher: a bounded queue in front of one worker, which takes what waits together.
 
 It does not know what is asked nor how it is answered. A request is turned away at once where it would have to wait
-longer than it can, and dropped before any work where it has waited too long or nobody waits for it any more. A batch
-is what waits when the worker becomes free, never waited for: small when it is quiet, large when it is not.
+longer than it can, and dropped before any work where it has waited too long or nobody waits for it any more. What can
+be done of a piece by itself, threads do ahead while the worker is at another batch. A batch is what is ready when the
+worker becomes free: small when it is quiet, large when it is not.
 """
 
 import asyncio
+import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
@@ -13,14 +16,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from shelfwise.service.pace import Pace
+from shelfwise.errors import ShelfwiseError
+from shelfwise.service.pace import Mean, Pace
 
 #: Work may take so many times what is expected: the estimate is of a mean, and receiving a flood of requests takes
 #: processors from the work. At 1.3 the slowest of those taken at ten times capacity came 0.3 to 0.6 s after a deadline
 #: of 2 s.
 CAUTION = 2.0
+#: The same of a batch that is about to begin.
+LAST_CAUTION = 1.3
 #: Share of the usual deadline that one batch may take.
 BATCH_SHARE = 0.25
+#: Share of all work on a batch that its fixed part may be where more is coming.
+FIXED_SHARE = 0.1
 
 
 class Busy(Exception):
@@ -58,6 +66,7 @@ class _Waiting:
         until: when it is too late.
         behind: whether others were before it; one that begins at once is done, late or not.
         answer: for whoever waits.
+        ready: whether what can be done ahead is done.
     """
 
     kind: Hashable
@@ -65,6 +74,50 @@ class _Waiting:
     until: float
     behind: bool
     answer: "asyncio.Future[Any]"
+    ready: bool
+
+
+class Ahead:
+    """What is done of pieces one by one before their batch, the longest waiting first."""
+
+    def __init__(
+        self, of: Callable[[Any], Callable[[], None] | None], threads: int, seconds: float = 0.0
+    ) -> None:
+        """Begin.
+
+        Args:
+            of: returns what can be done of a piece, by any thread; ``None`` for nothing.
+            threads: how many pieces side by side.
+            seconds: that a piece takes, as far as is known; learns from every piece.
+        """
+        self.of, self.threads, self._mean = of, threads, Mean(seconds)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="ahead")
+
+    @property
+    def each(self) -> float:
+        """Seconds from one piece to the next while many wait."""
+        return self._mean.seconds / self.threads
+
+    def begin(self, piece: _Waiting, do: Callable[[], None], ready: Callable[[], None]) -> None:
+        """Do of a piece what is to be done, unless it is too late for it, and tell that it is ready."""
+
+        def whole() -> None:
+            begun = time.monotonic()
+            try:
+                if not piece.answer.done() and (begun < piece.until or not piece.behind):
+                    # A fault that is expected comes again with the batch, and is told there.
+                    with contextlib.suppress(ShelfwiseError):
+                        do()
+                    self._mean.add(time.monotonic() - begun)
+            finally:
+                piece.ready = True
+                ready()
+
+        self._pool.submit(whole)
+
+    def close(self) -> None:
+        """Give up the threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 class Batcher:
@@ -79,6 +132,7 @@ class Batcher:
         deadline: float,
         watch: Watch,
         pace: Pace,
+        ahead: Ahead | None = None,
     ) -> None:
         """Prepare; ``run`` begins.
 
@@ -89,13 +143,14 @@ class Batcher:
             deadline: seconds that a piece usually has.
             watch: is told what happens.
             pace: what is known of the seconds a batch takes; learns from every batch.
+            ahead: what is done of pieces before.
         """
         self._work, self._queue, self._most, self._deadline = work, queue, batch, deadline
-        self._watch, self.pace = watch, pace
+        self._watch, self.pace, self._ahead = watch, pace, ahead
         self._waiting: deque[_Waiting] = deque()
         self._more = asyncio.Event()
         self._running = 0
-        self._since = 0.0
+        self._since = self._free = 0.0
         self._ending = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="answering")
 
@@ -111,10 +166,16 @@ class Batcher:
         """Return the seconds after which so many more pieces would be done."""
         ahead, left = len(self._waiting) + count, 0.0
         batches = -(-ahead // self.largest)
+        last = self.pace.of(min(ahead, self.largest))
         if self._running:
             left = max(0.0, self.pace.of(self._running) - (time.monotonic() - self._since))
             ahead = batches * self.largest  # more may come before the last of these batches begins
-        return left + batches * self.pace.fixed + ahead * self.pace.each
+        worked = left + batches * self.pace.fixed + ahead * self.pace.each
+        if self._ahead is None:
+            return worked
+        # Pieces are prepared while others are worked on; only the last batch is after all that.
+        prepared = self._ahead.each * (sum(not each.ready for each in self._waiting) + count)
+        return max(worked, prepared + last)
 
     def check(self, until: float, count: int = 1) -> None:
         """Make sure that so many more pieces can wait and be done in time.
@@ -144,10 +205,22 @@ class Batcher:
         self.check(until, len(items))
         loop = asyncio.get_running_loop()
         behind = bool(self._waiting or self._running)
-        new = [_Waiting(kind, item, until, behind, loop.create_future()) for item in items]
+        new = [_Waiting(kind, item, until, behind, loop.create_future(), True) for item in items]
         self._waiting.extend(new)
+        if self._ahead is not None:
+            self._prepare(new, self._ahead, loop)
         self._more.set()
         return [each.answer for each in new]
+
+    def _prepare(self, new: "list[_Waiting]", ahead: Ahead, loop: asyncio.AbstractEventLoop) -> None:
+        def ready() -> None:
+            loop.call_soon_threadsafe(self._more.set)
+
+        for each in new:
+            do = ahead.of(each.item)
+            if do is not None:
+                each.ready = False
+                ahead.begin(each, do, ready)
 
     async def run(self) -> None:
         """Work until ``end``, and until then on what waits."""
@@ -155,7 +228,7 @@ class Batcher:
             batch = self._next()
             if batch:
                 await self._do(batch)
-            elif self._ending:
+            elif self._ending and not self._waiting:
                 return
             else:
                 self._more.clear()
@@ -167,13 +240,18 @@ class Batcher:
         self._more.set()
 
     def close(self) -> None:
-        """Give up the thread; call it when ``run`` has returned."""
+        """Give up the threads; call it when ``run`` has returned."""
         self._thread.shutdown(wait=True)
+        if self._ahead is not None:
+            self._ahead.close()
 
     def _next(self) -> list[_Waiting]:
         """Take the next batch off the queue: as the longest waiting, what is alike to it; drop what is too late."""
+        ready = sum(each.ready for each in self._waiting)
+        if ready < len(self._waiting) and self._gathering(ready):
+            return []
         # Too late is what would not be done in time, not only what is late already.
-        now = time.monotonic() + self.pace.of(min(len(self._waiting), self.largest))
+        now = time.monotonic() + LAST_CAUTION * self.pace.of(min(ready, self.largest))
         dropped = {"expired": 0, "gone": 0}
         batch: list[_Waiting] = []
         others: deque[_Waiting] = deque()
@@ -184,7 +262,7 @@ class Batcher:
             elif each.until < now and each.behind:
                 dropped["expired"] += 1
                 each.answer.set_exception(Busy("expired", self.expected()))
-            elif batch and each.kind != batch[0].kind:
+            elif not each.ready or (batch and each.kind != batch[0].kind):
                 others.append(each)
             else:
                 batch.append(each)
@@ -193,6 +271,21 @@ class Batcher:
             if count:
                 self._watch.dropped(reason, count)
         return batch
+
+    def _gathering(self, ready: int) -> bool:
+        """Whether to wait for a few that are not ready, so that they share the fixed part of a batch.
+
+        Only after another batch, and only as long as the preparing of so many takes.
+        """
+        if self._ahead is None:
+            return False
+        each = self.pace.each + self._ahead.each
+        worth = min(self.largest, math.ceil(self.pace.fixed / max(FIXED_SHARE * each, 1e-9)))
+        left = self._free + worth * self._ahead.each - time.monotonic()
+        if ready >= worth or left <= 0:
+            return False
+        asyncio.get_running_loop().call_later(left, self._more.set)
+        return True
 
     async def _do(self, batch: list[_Waiting]) -> None:
         """Work on a batch; where it fails, on each piece by itself, so that it fails for one only."""
@@ -215,7 +308,8 @@ class Batcher:
         items = [each.item for each in batch]
         done = loop.run_in_executor(self._thread, self._work, batch[0].kind, items)
         await asyncio.wait({done})
-        seconds = time.monotonic() - self._since
+        self._free = time.monotonic()
+        seconds = self._free - self._since
         self.pace.add(len(batch), seconds)
         self._running = 0
         self._watch.batch(len(batch), seconds)

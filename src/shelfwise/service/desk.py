@@ -224,7 +224,7 @@ class Desk:
             key: the item's.
             kind: ``accept`` (the value seen), ``correct`` (``value``), ``not_applicable``, ``not_visible``, or ``skip``
                 (not shown to this reviewer again).
-            value: with ``correct``, one of the item's values.
+            value: with ``correct``, one of the item's values, or a number where one is asked for.
             token: names this act; the same token again returns the verdict that was recorded first.
 
         Raises:
@@ -235,7 +235,10 @@ class Desk:
             said = ledger.of_token(session, reviewer, token)
             if said:
                 first = said[0]
-                if (first.item, first.kind) != (key, kind) or (kind == "correct" and first.after != value):
+                same = (first.item, first.kind) == (key, kind)
+                if same and kind == "correct":
+                    same = first.after == value_after(self._item(session, key)[0], kind, value)
+                if not same:
                     raise _used(token, first)
                 return first
             return self._decide(session, reviewer, key, kind, value, token or _token())

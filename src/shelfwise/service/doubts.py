@@ -1,10 +1,11 @@
 """Doubts: what a bundle is not sure of in a table, as the items of a review desk.
 
 They do not know where items are kept, nor who looks at them. The risk of an item is the probability that the value
-that would be used is wrong, times what an error weighs there.
+that would be used is wrong, times what an error weighs there and what its reason weighs.
 Legend: N rows, n rows of one category, A its attributes, v the values of one.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import cast
@@ -16,9 +17,10 @@ from shelfwise.answers import STATES, Answers
 from shelfwise.auditing import audit_table
 from shelfwise.bundle import Bundle
 from shelfwise.catalog import Catalog
-from shelfwise.errors import CatalogError
+from shelfwise.choosing import stated_codes
+from shelfwise.errors import CatalogError, UsageError, listing, suggest
 from shelfwise.predictions import Machine, Predictions
-from shelfwise.service.items import Item, Reason, key_of
+from shelfwise.service.items import Item, Reason, key_of, plain_number
 from shelfwise.service.lookalikes import Likeness
 from shelfwise.trust.learnt import out_of_fold
 from shelfwise.trust.suspects import Audit
@@ -27,6 +29,8 @@ from shelfwise.trust.suspects import Audit
 PRECISION = 0.95
 #: Probability that what is used is wrong where the picture or the category is itself in doubt, at least.
 DOUBT = 0.5
+#: What an item weighs by its reason: a wrong value that is stated is used, an empty cell that is unsure is not.
+REASONS: Mapping[str, float] = {"mismatch": 4.0, "unsure": 1.0, "unfamiliar": 1.0, "category?": 1.0}
 
 
 @dataclass(frozen=True)
@@ -35,13 +39,27 @@ class Weighing:
 
     Attributes:
         attributes: weights by attribute name; 1 where not named.
+        reasons: weights by the reason an item is asked for; those of ``REASONS`` where not named.
         worth: a column of numbers that a product's errors weigh, such as its sales.
         supplier: the column that names who listed it.
+
+    Raises:
+        UsageError: a weight for a reason that there is not, or one that is not above zero.
     """
 
     attributes: Mapping[str, float] | None = None
+    reasons: Mapping[str, float] | None = None
     worth: str | None = None
     supplier: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.reasons or {}:
+            if name not in REASONS:
+                hint = suggest(name, REASONS) or f"There are: {listing(REASONS)}."
+                raise UsageError(f"no item is asked for the reason {name!r}. {hint}")
+        for name, weight in (*(self.attributes or {}).items(), *(self.reasons or {}).items()):
+            if not 0 < weight < math.inf:
+                raise UsageError(f"the weight of {name!r} is {weight}; a weight is a number above zero")
 
     def of_rows(self, catalog: Catalog) -> npt.NDArray[np.float64]:
         """Return float64 [N], what errors of each product weigh; the median where the cell is empty.
@@ -65,15 +83,20 @@ class Weighing:
         known_N = np.isfinite(worth_N)
         return np.where(known_N, worth_N, np.median(worth_N[known_N]) if known_N.any() else 1.0)
 
-    def of_cell(self, catalog: Catalog, category: str, attribute: str) -> float:
-        """Return what an error in an attribute weighs; in the category, as much as in its dearest attribute."""
-        names = [attribute] if attribute else [choice.name for choice in catalog.taxonomy.choices(category)]
-        return max(((self.attributes or {}).get(name, 1.0) for name in names), default=1.0)
+    def of_item(self, catalog: Catalog, item: Item) -> float:
+        """Return what an item weighs by attribute and reason; a category as much as its dearest attribute."""
+        choices = catalog.taxonomy.choices(item.category)
+        names = [item.attribute] if item.attribute else [choice.name for choice in choices]
+        weight = max(((self.attributes or {}).get(name, 1.0) for name in names), default=1.0)
+        return weight * {**REASONS, **(self.reasons or {})}[item.reason]
 
 
 @dataclass(frozen=True)
 class _Doubt:
-    """One cell in doubt; ``attribute`` is -1 where it is the category's, ``wrong`` how likely an error is."""
+    """One cell in doubt; ``wrong`` says how likely an error is.
+
+    Attribute is -1 where the cell is the category's, or that of the Number that is named.
+    """
 
     row: int
     category: int
@@ -86,6 +109,8 @@ class _Doubt:
     state: str
     reason: Reason
     wrong: float
+    number: str = ""
+    expected: str = ""
 
 
 def items_of(
@@ -99,8 +124,8 @@ def items_of(
 ) -> list[Item]:
     """Return what people should look at: suspects of the audit, unsure answers, unfamiliar pictures and categories.
 
-    A cell in which a value is stated is asked where the audit suspects it; an empty one where the answer is unsure. Of
-    a product whose category is in question nothing else is asked.
+    A cell in which a value or a number is stated is asked where the audit suspects it; an empty one where the answer is
+    unsure, if it is no number's. Of a product whose category is in question nothing else is asked.
 
     Args:
         bundle: what was learnt.
@@ -121,7 +146,9 @@ def items_of(
     catalog = catalog.under(bundle.schema).remembering()
     worth_N = weighing.of_rows(catalog)
     suppliers = catalog.texts(weighing.supplier) if weighing.supplier else [None] * len(catalog)
-    found = audit_table(bundle, catalog, weights=weighing.attributes, machine=machine)
+    numbers, weights = catalog.taxonomy.number_names, weighing.attributes or {}
+    weights = {name: weight for name, weight in weights.items() if name not in numbers}
+    found = audit_table(bundle, catalog, weights=weights, machine=machine)
     predictions = bundle.predict(catalog, machine)
     if bundle.calibrated is not None:
         predictions = out_of_fold(predictions, catalog, bundle.calibrated)
@@ -130,9 +157,9 @@ def items_of(
     answers = bundle.answer(catalog, precision=precision, machine=machine)
     likeness = Likeness.of(bundle, catalog, look_alikes, machine)
     items = []
-    for doubt in _doubts(catalog, found, predictions, answers, weighing.attributes or {}):
+    for doubt in _doubts(catalog, found, predictions, answers, weights):
         plain = _item(catalog, doubt, suppliers[doubt.row] or "", likeness)
-        weight = weighing.of_cell(catalog, plain.category, plain.attribute) * float(worth_N[doubt.row])
+        weight = weighing.of_item(catalog, plain) * float(worth_N[doubt.row])
         items.append((replace(plain, risk=doubt.wrong * weight), doubt.row))
     items.sort(key=lambda entry: (-entry[0].risk, entry[0].key))
     return _clustered(items, likeness)
@@ -145,6 +172,7 @@ def _doubts(
     questioned = {row for row, flag in answers.flagged().items() if flag == "category?"}
     states = {block.category: (_places(block.rows), block.state) for block in answers.blocks}
     yield from _categories(catalog, answers, questioned)
+    yield from (doubt for doubt in _mispriced(catalog, found) if doubt.row not in questioned)
     asked: set[tuple[int, int]] = set()
     for doubt in _mismatches(catalog, found, predictions, weights):
         cell = doubt.row, doubt.attribute
@@ -209,13 +237,34 @@ def _mismatches(
         )
 
 
+def _mispriced(catalog: Catalog, found: Audit) -> Iterator[_Doubt]:
+    """Stated numbers far outside their range; seen is the one that a misplaced decimal explains, where one does."""
+    for item in found.numbers:
+        name, cells = item.number.name, catalog.texts(item.number.name)
+        for finding in item.findings():
+            row, fits = int(finding.row or 0) - 1, finding.evidence.get("would_fit")
+            yield _Doubt(
+                row,
+                max(int(catalog.category[row]), 0),
+                -1,
+                plain_number(cells[row] or ""),
+                None if fits is None else f"{fits:.10g}",
+                None,
+                None,
+                None,
+                "answered",
+                "mismatch",
+                float(finding.evidence["probability"]),
+                name,
+                finding.message,
+            )
+
+
 def _unsure(catalog: Catalog, answers: Answers) -> Iterator[_Doubt]:
     """Cells in which nothing is stated, and which are unsure or of an unfamiliar picture."""
     for block in answers.blocks:
-        code, rows = catalog.taxonomy.category_codes[block.category], catalog.rows(block.category)
-        stated_nA = np.full(block.state.shape, -1, np.int32)
-        there_n = np.isin(block.rows, rows)
-        stated_nA[there_n] = catalog.labels(block.category)[np.searchsorted(rows, block.rows[there_n])]
+        code = catalog.taxonomy.category_codes[block.category]
+        stated_nA = stated_codes(catalog, block.category, block.rows)
         wanted_nA = np.isin(block.state, [STATES.index("unsure"), STATES.index("unfamiliar")]) & (
             stated_nA < 0
         )
@@ -243,10 +292,11 @@ def _item(catalog: Catalog, doubt: _Doubt, supplier: str, likeness: Likeness) ->
     taxonomy = catalog.taxonomy
     id_, category = catalog.ids[doubt.row], taxonomy.categories[doubt.category]
     choice = None if doubt.attribute < 0 else taxonomy.choices(category)[doubt.attribute]
-    attribute = "" if choice is None else choice.name
+    attribute = doubt.number if choice is None else choice.name
+    values = () if doubt.number else taxonomy.categories if choice is None else choice.values
     return Item(
         # The question whether the category is right does not depend on what it is thought to be.
-        key=key_of(id_, category if choice is not None else "", attribute),
+        key=key_of(id_, category if attribute else "", attribute),
         id=id_,
         category=category,
         attribute=attribute,
@@ -262,8 +312,10 @@ def _item(catalog: Catalog, doubt: _Doubt, supplier: str, likeness: Likeness) ->
         risk=0.0,
         cluster="",
         look_alikes=likeness.of_row(doubt.row, attribute),
-        values=taxonomy.categories if choice is None else choice.values,
+        values=values,
         not_applicable=None if choice is None else choice.not_applicable or None,
+        number=bool(doubt.number),
+        expected=doubt.expected,
     )
 
 

@@ -9,31 +9,30 @@ import secrets
 import time
 from dataclasses import dataclass
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shelfwise.service.logs import say
 from shelfwise.service.metrics import Metrics
 from shelfwise.service.options import ServiceOptions
-from shelfwise.service.problems import Refusal, id_of, problem
+from shelfwise.service.problems import FAULT, Refusal, id_of, problem
 
 #: Of an answer without a page of its own; the review pages state theirs.
 HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cache-Control": "no-store",
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+    b"referrer-policy": b"no-referrer",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"cross-origin-opener-policy": b"same-origin",
+    b"permissions-policy": b"camera=(), geolocation=(), microphone=()",
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"cache-control": b"no-store",
 }
 #: Routes that take large content; all others take little.
 LARGE = ("/v1/answer", "/v1/audit")
 LITTLE = 65_536
 #: Content up to here that was not asked for is read and forgotten; with more, the connection ends.
 FORGOTTEN = 1 << 20
-FAULT = "the service failed at this request; its log has the reason, the line before this request's"
 _ID = re.compile(r"^[A-Za-z0-9._:-]{1,64}$")
 
 
@@ -59,7 +58,7 @@ class _Flow:
 
 
 class Front:
-    """Wraps an ASGI application."""
+    """Stands before an ASGI application."""
 
     def __init__(self, app: ASGIApp, *, options: ServiceOptions, metrics: Metrics) -> None:
         """Keep to these options."""
@@ -122,21 +121,23 @@ class Front:
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
                 flow.status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = id_of(scope)
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
+                given = list(message.get("headers", ()))
+                there = {name for name, _ in given}
+                given += [(name, value) for name, value in HEADERS.items() if name not in there]
+                given.append((b"x-request-id", id_of(scope).encode("latin-1")))
                 unread = not flow.ended and not 0 <= flow.stated <= FORGOTTEN
                 if unread or getattr(scope["app"].state, "draining", False):
-                    headers["Connection"] = "close"
+                    given = [each for each in given if each[0] != b"connection"]
+                    given.append((b"connection", b"close"))
+                message["headers"] = given
             await send(message)
 
         return sent
 
     def _tell(self, scope: Scope, flow: _Flow) -> None:
         """Count a request and log it."""
-        route = getattr(scope.get("route"), "path", "") or "other"
         state, seconds = scope["state"], time.monotonic() - flow.begun
+        route = state.get("route") or getattr(scope.get("route"), "path", "") or "other"
         code = str(state.get("code", ""))
         self.metrics.request(route, scope["method"], flow.status, seconds, code)
         say(

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 
 from fastapi import Request
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from starlette.datastructures import FormData, UploadFile
 
 from shelfwise.data.headers import sniff
 from shelfwise.errors import ImageError
+from shelfwise.service.forms import Form
 from shelfwise.service.options import ServiceOptions
 from shelfwise.service.problems import Refusal
 from shelfwise.service.products import Product
-from shelfwise.service.schemas import BatchIn, Name, Precision, ProductIn, Text
+from shelfwise.service.schemas import BatchIn, Id, Name, Precision, ProductIn, Text
 
 FORM, JSON = "multipart/form-data", "application/json"
-#: Bytes of a JSON batch, and of one text of a form.
-JSON_MOST, TEXT_MOST = 4_000_000, 200_000
+#: Bytes of a JSON batch.
+JSON_MOST = 4_000_000
 _CLOSE = {"Connection": "close"}
 #: What each field of a form may be: once, except photos.
 FIELDS = {"answer": ("category", "id", "text", "precision"), "audit": ("category", "id", "text", "stated")}
@@ -34,7 +34,7 @@ class _Fields(BaseModel):
     """The fields of a form, as texts."""
 
     category: Name | None = None
-    id: Name | None = None
+    id: Id | None = None
     text: Text | None = None
 
 
@@ -77,31 +77,17 @@ async def read_request(request: Request, verb: str, options: ServiceOptions) -> 
 
 
 async def _read_form(request: Request, verb: str, options: ServiceOptions) -> Asked:
-    parsing = request.form(
-        max_files=options.max_images, max_fields=2 * len(FIELDS[verb]), max_part_size=TEXT_MOST
-    )
-    async with parsing as form:
-        return await _of_form(form, verb, options)
+    kind = request.headers["content-type"]
+    form = Form(kind, FIELDS[verb], photos=options.max_images, photo=options.max_image)
+    async for piece in request.stream():
+        form.write(piece)
+    form.end()
+    return _of_form(form.photos, form.texts, verb)
 
 
-async def _of_form(form: FormData, verb: str, options: ServiceOptions) -> Asked:
-    photos: list[bytes] = []
-    texts: dict[str, str] = {}
-    for name, value in form.multi_items():
-        if name == "image" and isinstance(value, UploadFile):
-            if value.size is not None and value.size > options.max_image:
-                raise Refusal(
-                    413, "image_too_large", f"image: {value.size:,} bytes, {options.max_image:,} are taken"
-                )
-            photos.append(await value.read())
-            check_photo(photos[-1], f"image {len(photos)}")
-        elif name not in FIELDS[verb] or isinstance(value, UploadFile):
-            known = ", ".join(("image", *FIELDS[verb]))
-            raise Refusal(422, "field", f"the form has a field that is not known; it takes {known}")
-        elif name in texts:
-            raise Refusal(422, "field", f"the field {name} is there twice")
-        else:
-            texts[name] = value
+def _of_form(photos: list[bytes], texts: dict[str, str], verb: str) -> Asked:
+    for number, photo in enumerate(photos, start=1):
+        check_photo(photo, f"image {number}")
     precision = texts.pop("precision", None)
     said = texts.pop("stated", None)
     given = _valid(_Fields, texts)
@@ -139,7 +125,7 @@ def _check_item(each: ProductIn, where: str, verb: str, options: ServiceOptions)
         raise Refusal(422, "urls", detail)
     if len(each.urls) > options.max_images:
         raise Refusal(
-            413, "too_many", f"{where}.urls: {len(each.urls)} photos, {options.max_images} are taken"
+            422, "too_many", f"{where}.urls: {len(each.urls)} photos, {options.max_images} are taken"
         )
     if not each.urls and each.text is None:
         raise Refusal(422, "nothing", f"{where}: neither an address of a photo nor a text")

@@ -10,6 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import polars as pl
+
+from shelfwise.cells import number_cells
 from shelfwise.errors import DeskError, listing, suggest
 from shelfwise.service.verdicts import DECISIONS, Kind, Verdict
 
@@ -55,8 +59,10 @@ class Item:
         cluster: name shared by items of the same category, attribute, stated and seen value whose pictures look alike;
             empty for none.
         look_alikes: products learnt from that look most like it.
-        values: all values of the attribute (of a category in question: all categories).
+        values: all values of the attribute (of a category in question: all categories; of a Number: none).
         not_applicable: the value that says that the attribute does not apply; None where it has none.
+        number: whether a number is asked for; the value seen is then one that a slip explains.
+        expected: of a number, what is known of it, in a sentence.
     """
 
     key: str
@@ -77,6 +83,8 @@ class Item:
     look_alikes: tuple[LookAlike, ...]
     values: tuple[str, ...]
     not_applicable: str | None = None
+    number: bool = False
+    expected: str = ""
 
 
 @dataclass(frozen=True)
@@ -191,6 +199,12 @@ def cohens_kappa(pairs: Sequence[tuple[Hashable, Hashable]]) -> float | None:
     return None if expected >= 1 else (observed - expected) / (1 - expected)
 
 
+def plain_number(text: str) -> str | None:
+    """Return a number as it is kept, without signs for thousands; None where the text is none."""
+    value_1, _ = number_cells(pl.Series([text], dtype=pl.String), ())
+    return None if np.isnan(value_1[0]) else f"{value_1[0]:.12g}"
+
+
 def value_after(item: Item, kind: Kind, value: str | None) -> str | None:
     """Return the value that a verdict leaves, after making sure that it can be said of this item.
 
@@ -202,6 +216,11 @@ def value_after(item: Item, kind: Kind, value: str | None) -> str | None:
         raise DeskError(f"{what}: there is no verdict {kind!r}; there are {listing(DECISIONS)}")
     if value is not None and kind != "correct":
         raise DeskError(f"{what}: only a correction has a value, {kind!r} was given {value!r}")
+    if kind == "correct" and item.number:
+        number = plain_number(value or "")
+        if number is None:
+            raise DeskError(f"{what}: {value!r} is not a number")
+        return number
     if kind == "correct":
         if value not in item.values:
             hint = suggest(value or "", item.values) or f"It has: {listing(item.values)}."

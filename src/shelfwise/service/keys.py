@@ -1,13 +1,14 @@
 """Keys: who may ask the service what; kept as digests, never as secrets.
 
 It does not know HTTP. A secret has 256 random bits, so one SHA-256 of it can neither be turned round nor guessed; a
-slow hash is for secrets that people choose. The file is SQLite: a key that another process adds or revokes counts from
-the next request on.
+slow hash is for secrets that people choose. The file is SQLite: a key that another process adds or revokes counts a
+moment later.
 """
 
 import contextlib
 import hashlib
 import hmac
+import math
 import os
 import re
 import secrets
@@ -26,6 +27,8 @@ SCOPES = ("predict", "review", "admin")
 MARK = "sw_"
 #: Seconds to wait for another process that is writing.
 PATIENCE = 10.0
+#: Seconds for which the keys are taken as they were read.
+FRESH = 0.05
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS keys (name TEXT PRIMARY KEY, digest BLOB NOT NULL UNIQUE, scopes TEXT NOT NULL, "
@@ -68,6 +71,7 @@ class KeyRing:
         """
         self.path = Path(path)
         self._lock = threading.Lock()
+        self._read: tuple[float, list[tuple[Key, bytes]]] = (-math.inf, [])
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
@@ -105,6 +109,7 @@ class KeyRing:
                     "INSERT INTO keys VALUES (?, ?, ?, ?, ?, NULL)",
                     (name, _digest(secret), kept, rate, time.time()),
                 )
+                self._read = -math.inf, []
             except sqlite3.IntegrityError as error:
                 raise UsageError(
                     f"there is a key {name!r} already, or there was: a name is used once"
@@ -122,6 +127,7 @@ class KeyRing:
                 "UPDATE keys SET revoked = ? WHERE name = ? AND revoked IS NULL", (time.time(), name)
             )
             changed = done.rowcount
+            self._read = -math.inf, []
         if not changed:
             good = [key.name for key in self.listed() if key.revoked is None]
             hint = suggest(name, good) or (f"There are: {listing(good)}." if good else "There are none.")
@@ -142,9 +148,7 @@ class KeyRing:
     @property
     def empty(self) -> bool:
         """Whether there never was a key; revoking the last one does not open a service."""
-        with self._guarded():
-            rows = self._connection.execute("SELECT 1 FROM keys LIMIT 1").fetchall()
-        return not rows
+        return not self._rows()
 
     def close(self) -> None:
         """Close the file."""
@@ -152,14 +156,19 @@ class KeyRing:
             self._connection.close()
 
     def _rows(self) -> list[tuple[Key, bytes]]:
+        until, found = self._read
+        if time.monotonic() < until:
+            return found
         with self._guarded():
             rows = self._connection.execute(
                 "SELECT name, digest, scopes, rate, added, revoked FROM keys ORDER BY added, name"
             ).fetchall()
-        return [
-            (Key(name, tuple(scopes.split(",")), rate, added, revoked), digest)
-            for name, digest, scopes, rate, added, revoked in rows
-        ]
+            found = [
+                (Key(name, tuple(scopes.split(",")), rate, added, revoked), digest)
+                for name, digest, scopes, rate, added, revoked in rows
+            ]
+            self._read = time.monotonic() + FRESH, found
+        return found
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:

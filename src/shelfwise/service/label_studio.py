@@ -1,7 +1,8 @@
 """Label Studio: the items of a desk as its tasks, and annotations made there as verdicts.
 
 It knows the JSON of Label Studio (https://labelstud.io/guide/task_format), not its server. The choices differ from
-task to task, so they travel with it; ``CONFIG`` is the labelling configuration that shows them.
+task to task, so they travel with it; ``CONFIG`` is the labelling configuration that shows them. A number has no choices
+but the one stated and the one that would fit; any other is typed on the review pages.
 """
 
 import hashlib
@@ -44,7 +45,8 @@ def tasks(desk: Desk, *, photos: str = "") -> list[dict[str, Any]]:
     found = []
     for item in desk.items():
         shown = "" if item.photo is None else f"{photos}{item.photo.name}" if photos else str(item.photo)
-        options = [*item.values, *([NOT_APPLICABLE] if item.attribute else []), NOT_VISIBLE]
+        values = (item.stated, item.seen) if item.number else item.values
+        options = [*filter(None, values), *([NOT_APPLICABLE] if item.attribute else []), NOT_VISIBLE]
         question = f"{item.category}: {item.attribute or 'category'}"
         data = {
             "key": item.key,

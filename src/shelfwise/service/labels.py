@@ -84,7 +84,7 @@ class Labels:
         rows = []
         for id_, labels in self._products().items():
             category = _category(labels)
-            row: dict[str, str | None] = dict.fromkeys(layout.columns, self._empty)
+            row: dict[str, str | None] = dict.fromkeys((*layout.columns, *self._numbers), self._empty)
             row[layout.id] = id_
             if layout.category:
                 row[layout.category] = category
@@ -96,7 +96,7 @@ class Labels:
             rows.append(row | self._cells(category, labels))
         names = [layout.id, *([layout.category] if layout.category else [])]
         names += ["len"] if layout.kind == "challenge" else [IMAGE]
-        return pl.DataFrame(rows, schema=dict.fromkeys([*names, *layout.columns], pl.String))
+        return pl.DataFrame(rows, schema=dict.fromkeys([*names, *layout.columns, *self._numbers], pl.String))
 
     def _cells(self, category: str, labels: Iterable[Label]) -> dict[str, str | None]:
         """Return the cells that labels fill or empty, by column; those that the category does not have are left out."""
@@ -110,7 +110,14 @@ class Labels:
                 cells[attribute_column(self.layout, position, choice.name)] = self._empty
             elif label.value in choice.codes:
                 cells[attribute_column(self.layout, position, choice.name)] = label.value
-        return cells
+        numbers = {name: label for name, label in said.items() if label.item.number}
+        return cells | {name: label.value or self._empty for name, label in numbers.items()}
+
+    @property
+    def _numbers(self) -> tuple[str, ...]:
+        """The columns of the Numbers that labels are of, beyond those of the layout."""
+        names = sorted({label.item.attribute for label in self.items if label.item.number})
+        return tuple(name for name in names if name not in self.layout.columns)
 
     def onto(self, table: Table) -> tuple[pl.DataFrame, tuple[str, ...]]:
         """Return a table with its cells corrected, and the ids of labels that it has no row for.
@@ -125,6 +132,7 @@ class Labels:
         """
         layout, frame = self.layout, table.frame
         needed = [*([layout.category] if layout.category else []), *(self._columns() & set(layout.columns))]
+        needed += self._numbers
         missing = [name for name in needed if name not in frame.columns]
         if missing:
             raise CatalogError(f"{table.source}: has no column {missing[0]!r}, which labels are of")
@@ -150,10 +158,11 @@ class Labels:
         return frame.with_columns(columns), tuple(lost)
 
     def _columns(self) -> set[str]:
-        """The columns of Choice attributes that any label can touch."""
+        """The columns of the layout that any label can touch."""
         moved = any(not label.item.attribute for label in self.items)
         names = self.taxonomy.categories if moved else {label.item.category for label in self.items}
-        return {
+        numbers = {label.item.attribute for label in self.items if label.item.number}
+        return numbers | {
             attribute_column(self.layout, position, choice.name)
             for name in names
             for position, choice in enumerate(self.taxonomy.choices(name))

@@ -66,13 +66,14 @@ def prepare(session: Session, place: str) -> None:
 
 
 def keep_bundle(session: Session, bundle: str, taxonomy: Taxonomy, layout: Layout | None) -> None:
-    """Keep what a bundle's verdicts mean."""
+    """Keep what a bundle's verdicts mean; it is the latest then, also where it was kept before."""
     body = json.dumps(taxonomy.table(), ensure_ascii=False)
     laid = None if layout is None else json.dumps(layout.table(), ensure_ascii=False)
     session.run(
         "INSERT INTO bundles (bundle, place, taxonomy, body, layout) "
-        "VALUES (?, (SELECT COUNT(*) FROM bundles), ?, ?, ?) "
-        "ON CONFLICT (bundle) DO UPDATE SET layout = COALESCE(excluded.layout, bundles.layout)",
+        "VALUES (?, (SELECT COALESCE(MAX(place), -1) + 1 FROM bundles), ?, ?, ?) "
+        "ON CONFLICT (bundle) DO UPDATE SET place = excluded.place, "
+        "layout = COALESCE(excluded.layout, bundles.layout)",
         *(bundle, taxonomy.hash, body, laid),
     )
 
@@ -100,7 +101,7 @@ def put(session: Session, items: Iterable[Item], bundle: str, second: float) -> 
 
 
 def kept_bundles(session: Session) -> tuple[tuple[str, Taxonomy, Layout | None], ...]:
-    """Return what ``keep_bundle`` kept, in the order in which the bundles first came."""
+    """Return what ``keep_bundle`` kept, in the order in which the bundles last came."""
     rows = session.rows("SELECT bundle, body, layout FROM bundles ORDER BY place")
     return tuple(
         (

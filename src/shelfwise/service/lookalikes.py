@@ -1,6 +1,7 @@
 """Look-alikes: which pictures of a table look alike, and which products learnt from look like them.
 
-They do not know what is asked. Legend: N rows, k look-alikes of each, r components.
+They do not know what is asked. A product with several photos is compared by its first one, on both sides.
+Legend: N rows, k look-alikes of each, r components.
 """
 
 from collections.abc import Mapping, Sequence
@@ -78,6 +79,10 @@ class Likeness:
 
     def _stated(self, id_: str, attribute: str) -> str | None:
         row = self._evidence_rows.get(id_, -1)
+        for item in () if self.evidence is None or row < 0 else self.evidence.amounts:
+            if item.name == attribute:
+                truth = item.truth[np.flatnonzero(item.rows == row)]
+                return None if np.isnan(truth).all() else f"{truth[0]:.12g}"
         for block in () if self.evidence is None or row < 0 else self.evidence.blocks:
             at = int(np.searchsorted(block.rows, row))
             if at < len(block.rows) and block.rows[at] == row:

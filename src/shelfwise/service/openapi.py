@@ -47,16 +47,22 @@ def responses(model: type[BaseModel] | UnionType | None, *refusals: int) -> dict
     return found
 
 
-def takes(*, audit: bool) -> dict[str, Any]:
-    """Return what a route that is asked about products takes."""
+def takes(*, audit: bool, photos: int) -> dict[str, Any]:
+    """Return what a route that is asked about products takes, with up to so many photos each."""
     form = {"id": "A-17", "category": "Shirts", "text": "Cotton shirt with stripes"}
     form |= {"stated": '{"sleeve": "short"}'} if audit else {"precision": "0.95"}
     batch = copy.deepcopy(_inlined(BatchIn))
+    product = batch["properties"]["products"]["items"]
     if audit:
         del batch["properties"]["precision"]
         batch.pop("examples")
+        product["required"] = ["category", "stated"]
+        product["properties"]["category"] = {"type": "string", "minLength": 1, "maxLength": 500}
+        product["properties"]["stated"]["minProperties"] = 1
+    else:
+        del product["properties"]["stated"]
     content = {
-        "multipart/form-data": {"schema": multipart(audit), "example": form},
+        "multipart/form-data": {"schema": multipart(audit, photos), "example": form},
         "application/json": {"schema": batch},
     }
     deadline = {

@@ -13,6 +13,18 @@ FADE = 0.9
 SPREAD = 0.05
 
 
+class Mean:
+    """A mean of seconds that follows what is watched."""
+
+    def __init__(self, seconds: float) -> None:
+        """Begin with what is known."""
+        self.seconds = seconds
+
+    def add(self, seconds: float) -> None:
+        """Take a time into account."""
+        self.seconds = FADE * self.seconds + (1 - FADE) * seconds
+
+
 class Pace:
     """Seconds of a batch by its size."""
 

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 
 MEDIA = "application/problem+json"
+FAULT = "the service failed at this request; its log has the reason, the line before this request's"
 #: Codes of what the reader of forms and the router refuse themselves.
 CODES = {400: "form", 404: "not_found", 405: "method_not_allowed"}
 
@@ -69,6 +70,11 @@ async def refused(request: Request, error: Exception) -> JSONResponse:
     if error.status_code == 405:
         headers["Allow"] = ", ".join(sorted(_methods(request)))
     return problem(error.status_code, code, str(error.detail), id_of(request.scope), headers)
+
+
+async def failed(request: Request, error: Exception) -> JSONResponse:
+    """Return what a client is told of a fault; what it was stands in the log."""
+    return problem(500, "internal", FAULT, id_of(request.scope))
 
 
 def _methods(request: Request) -> set[str]:

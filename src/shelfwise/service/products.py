@@ -1,12 +1,10 @@
 """Products as the service is asked about them, and what is said of them.
 
-It does not know HTTP. Photos lie in a folder only while they are looked at; no path of this machine is in an answer.
+It does not know HTTP. Photos are looked at in memory and never lie on the disk; answers hold no path of this machine.
 """
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -14,12 +12,17 @@ import polars as pl
 from shelfwise.auditing import audit_table
 from shelfwise.bundle import Bundle
 from shelfwise.catalog import Catalog
-from shelfwise.errors import UsageError, listing, suggest
+from shelfwise.cells import clean_cells, encode_labels
+from shelfwise.data.images import HeldPhoto
+from shelfwise.errors import ImageError, UsageError, listing, suggest
+from shelfwise.photos import Photo
 from shelfwise.predictions import Machine
+from shelfwise.roles import Columns, fit_roles
 from shelfwise.single import text_cells
 
-#: The column of photos in the tables that are made here.
-IMAGE = "image"
+#: The tables that are made here, and their column of photos.
+SOURCE, IMAGE = "the products asked about", "image"
+NO_PHOTO = ImageError("missing", "no image is named")
 
 
 @dataclass(frozen=True)
@@ -61,16 +64,14 @@ def answers_of(
     products: Sequence[Product], bundle: Bundle, machine: Machine, precision: float | None
 ) -> list[dict[str, Any]]:
     """Answer products, one for one: ``{id, category, looks_like, answers, error}``, as ``Bundle.answer_one`` does."""
-    with tempfile.TemporaryDirectory(prefix="shelfwise-") as folder:
-        catalog = _catalog(products, bundle, Path(folder))
-        answers = bundle.answer(catalog, precision=precision, machine=machine)
+    answers = bundle.answer(_catalog(products, bundle), precision=precision, machine=machine)
     names = bundle.taxonomy.categories
     category = {row: block.category for block in answers.blocks for row in block.rows.tolist()}
     found = []
     for row, product in enumerate(products):
         error = answers.errors.get(row)
         likelier = -1 if answers.likelier is None else int(answers.likelier[row])
-        said = None if error is None else error.message.replace(f"{folder}/{row}-", "")
+        said = None if error is None else error.message.replace(f"{row}/", "")
         found.append(
             {
                 "id": product.id,
@@ -88,9 +89,8 @@ def audit_of(product: Product, bundle: Bundle, machine: Machine) -> dict[str, An
 
     It is judged by itself, so that what is said of it does not depend on what else is asked about.
     """
-    with tempfile.TemporaryDirectory(prefix="shelfwise-") as folder:
-        catalog = _catalog([product], bundle, Path(folder))
-        found = audit_table(bundle, catalog, machine=machine)
+    catalog = _catalog([product], bundle)
+    found = audit_table(bundle, catalog, machine=machine)
     judged = list(zip(found.values().iter_rows(named=True), found.suspect.tolist(), strict=True))
     for item in found.numbers:
         numbers = pl.DataFrame(item.columns(found.category_of), schema=found.values().schema)
@@ -105,33 +105,48 @@ def audit_of(product: Product, bundle: Bundle, machine: Machine) -> dict[str, An
     if found.unseen:
         reason = catalog.image_errors.get(0)
         error = product.lost or "no readable photo, or no category: what is stated is not judged"
-        error = error if reason is None or product.lost else str(reason).replace(f"{folder}/0-", "")
+        error = error if reason is None or product.lost else str(reason).replace("0/", "")
     return {"id": product.id, "category": product.category, "values": values, "error": error}
 
 
-def _catalog(products: Sequence[Product], bundle: Bundle, folder: Path) -> Catalog:
-    """Return products as a catalogue, their photos in a folder."""
-    roles, layout = bundle.schema.roles, bundle.schema.layout
+def _catalog(products: Sequence[Product], bundle: Bundle) -> Catalog:
+    """Return products as a catalogue, their photos in memory."""
+    layout = bundle.schema.layout
     rows: list[dict[str, str | None]] = []
+    shown: list[tuple[Photo, ...]] = []
     for row, product in enumerate(products):
-        names = [f"{row}-photo-{number}" for number in range(1, len(product.photos) + 1)]
-        for name, photo in zip(names, product.photos, strict=True):
-            (folder / name).write_bytes(photo)
+        photos = dict.fromkeys(product.photos)  # one that is sent twice has no two votes
+        shown.append(
+            tuple(Photo(HeldPhoto.of(f"{row}/photo-{n}", data)) for n, data in enumerate(photos, start=1))
+        )
         rows.append(
             {
                 layout.id: product.id,
                 layout.category or "category": product.category,
-                **text_cells(product.text, roles),
+                **text_cells(product.text, bundle.schema.roles),
                 **_stated_cells(product, bundle),
-                IMAGE: "|".join(names) or None,
+                IMAGE: None,
             }
         )
     columns = dict.fromkeys(name for row in rows for name in row)
     frame = pl.DataFrame(
         {name: [row.get(name) for row in rows] for name in columns}, schema=dict.fromkeys(columns, pl.String)
     )
-    schema = replace(bundle.schema, roles=replace(roles, id=layout.id, image=IMAGE))
-    return Catalog.read(frame, images=folder, schema=schema)
+    known = replace(bundle.schema.roles, id=layout.id, image=IMAGE)
+    schema = replace(bundle.schema, roles=fit_roles(frame, known, Columns(), SOURCE))
+    cells = clean_cells(frame, schema.roles, schema.missing)
+    category, codes = encode_labels(cells, schema.taxonomy, schema.roles, layout)
+    return Catalog(
+        frame,
+        schema,
+        tuple(product.id or "" for product in products),
+        category,
+        codes,
+        tuple(photos[0].path if photos else None for photos in shown),
+        {row: NO_PHOTO for row, photos in enumerate(shown) if not photos},
+        source=SOURCE,
+        photos={row: photos for row, photos in enumerate(shown) if len(photos) > 1},
+    )
 
 
 def _stated_cells(product: Product, bundle: Bundle) -> dict[str, str]:

@@ -113,6 +113,7 @@ def review_router(desk: Desk, needs: Needs) -> APIRouter:
     ):
         router.add_api_route(path, page, methods=[method], dependencies=[Depends(known)])
     router.add_api_route("/enter", pages.enter, methods=["POST"])
+    router.add_api_route("/leave", pages.leave, methods=["POST"])
     return router
 
 
@@ -232,10 +233,15 @@ class _Pages:
         keep_cookie(request, answer, KEY_COOKIE, key.strip(), KEY_SECONDS)
         return answer
 
+    def leave(self) -> Response:
+        """Forget the key that a browser was given; the key itself stays good."""
+        answer = RedirectResponse(PREFIX, 303)
+        answer.delete_cookie(KEY_COOKIE, path=PREFIX, httponly=True, samesite="strict")
+        return answer
+
     def _page(self, request: Request, item: Item | None, filters: Filters, **more: Any) -> Response:
         """The page of an item, or of none."""
         progress = self._tallied()
-        there = item is not None and item.photo is not None and item.photo.is_file()
         text = view.render(
             "item.html",
             **_head(request, "item") | {"query": view.query(*view.kept(filters))},
@@ -245,9 +251,8 @@ class _Pages:
             facets=view.facets(progress, filters),
             filters=view.kept(filters),
             token=secrets.token_urlsafe(12),
-            has_photo=there,
             question=view.question(item) if item else "",
-            reason=view.REASONS[item.reason] if item else (),
+            reason=view.reason(item) if item else (),
             rivals=view.rivals(item) if item else (),
             cluster=self._desk.cluster(item.key, _name_of(request))
             if item and item.cluster and item.seen is not None
@@ -301,6 +306,7 @@ def _head(request: Request, page: str) -> dict[str, Any]:
         "page": page,
         "reviewer": getattr(state, "reviewer", None),
         "named": getattr(state, "named", False),
+        "entered": KEY_COOKIE in request.cookies,
         "query": "",
     }
 

@@ -21,6 +21,7 @@ from markupsafe import Markup
 
 from shelfwise.data.images import open_image
 from shelfwise.service.desk import Agreement, Desk, Filters, Item, LookAlike, Progress, Tally
+from shelfwise.service.items import plain_number
 from shelfwise.service.verdicts import Kind, Verdict
 
 #: The longest sides in which a photo is shown: in a list, beside the question, enlarged.
@@ -132,17 +133,30 @@ def rivals(item: Item) -> tuple[Rival, ...]:
     found: list[Rival] = []
     if item.seen is not None:
         role = "Stated, and seen in the photo" if item.seen == item.stated else "Seen in the photo"
-        found.append(Rival("accept", "a", role, item.seen, item.probability, "Accept"))
-    if item.stated is not None and item.stated != item.seen and item.stated in item.values:
+        role = "Would fit" if item.number else role
+        unknown = "" if item.number else "not known"
+        found.append(Rival("accept", "a", role, item.seen, item.probability, "Accept", unknown))
+    if item.stated is not None and item.stated != item.seen and _offered(item, item.stated):
         second = item.stated == item.runner_up
         role = "Stated, and the runner-up" if second else "Stated"
         chance = item.runner_up_probability if second else None
         unlikely = item.seen is not None and item.runner_up is not None
-        unknown = "less likely" if unlikely else "not known"
+        unknown = "less likely" if unlikely else "" if item.number else "not known"
         found.append(Rival("stated", "k", role, item.stated, chance, "Keep", unknown))
     if item.runner_up is not None and item.runner_up not in (item.seen, item.stated):
         found.append(Rival("runner_up", "r", "Runner-up", item.runner_up, item.runner_up_probability, "Take"))
     return tuple(found)
+
+
+def _offered(item: Item, value: str) -> bool:
+    """Whether a value can be taken: one of the attribute's, or a number."""
+    return plain_number(value) is not None if item.number else value in item.values
+
+
+def reason(item: Item) -> tuple[str, str]:
+    """Return why an item is asked: in a word, and in a sentence."""
+    word, sentence = REASONS[item.reason]
+    return word, f"{item.expected}." if item.number else sentence
 
 
 def question(item: Item) -> str:
@@ -169,9 +183,8 @@ def act(item: Item, answer: str, typed: str = "") -> tuple[Kind, str | None] | s
     if answer in ("not_applicable", "not_visible", "skip"):
         kinds: dict[str, Kind] = {each: each for each in ("not_applicable", "not_visible", "skip")}
         return kinds[answer], None
-    value = {"stated": item.stated, "runner_up": item.runner_up, "typed": _known(item.values, typed)}.get(
-        answer
-    )
+    known = plain_number(typed) if item.number else _known(item.values, typed)
+    value = {"stated": item.stated, "runner_up": item.runner_up, "typed": known}.get(answer)
     if value is None:
         return _unknown(item, typed) if answer == "typed" else f"{answer!r} is no answer to this item."
     return ("accept", None) if value == item.seen else ("correct", value)
@@ -187,6 +200,8 @@ def _known(values: Sequence[str], typed: str) -> str | None:
 
 
 def _unknown(item: Item, typed: str) -> str:
+    if item.number:
+        return f"{typed.strip()!r} is not a number. Nothing was recorded."
     near = difflib.get_close_matches(typed, item.values, n=1, cutoff=0.5)
     guess = f" Did you mean {near[0]!r}?" if near else ""
     return f"{typed.strip()!r} is not a value of {item.attribute or 'the category'}.{guess} Nothing was recorded."
@@ -297,8 +312,9 @@ def photo_bytes(path: Path, side: int) -> bytes:
         return file.getvalue()
 
 
-def _there(photo: Path | None) -> bool:
-    return photo is not None and photo.is_file()
+def there(shown: Item | LookAlike) -> bool:
+    """Return whether the photo of an item, or of a look-alike, can be shown."""
+    return shown.photo is not None and shown.photo.is_file()
 
 
 @cache
@@ -339,12 +355,6 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
 
-    def alike_exists(other: LookAlike) -> bool:
-        return _there(other.photo)
-
-    def exists(item: Item) -> bool:
-        return _there(item.photo)
-
     made.globals.update(
         static=static_address,
         keys=KEYS,
@@ -352,8 +362,7 @@ def _environment() -> Environment:
         percent=percent,
         photo=photo_address,
         shown=shown,
-        exists=exists,
-        alike_exists=alike_exists,
+        there=there,
     )
     return made
 
@@ -371,5 +380,5 @@ def entry_page(notice: str) -> str:
 
 def plain_page(heading: str, notice: str) -> str:
     """Return a page that says one thing."""
-    head = {"page": "error", "reviewer": None, "named": False, "query": ""}
+    head = {"page": "error", "reviewer": None, "named": False, "entered": False, "query": ""}
     return render("error.html", **head, heading=heading, notice=notice)

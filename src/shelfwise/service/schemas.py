@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from shelfwise.answers import STATES
 
 Name = Annotated[str, Field(min_length=1, max_length=500)]
+Id = Annotated[str, Field(max_length=500)]
 Text = Annotated[str, Field(max_length=20_000)]
 Precision = Annotated[
     float, Field(gt=0, lt=1, description="Answer only what is right this often; three decimals count.")
@@ -21,7 +22,7 @@ class ProductIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    id: Annotated[str, Field(max_length=500)] | None = None
+    id: Id | None = None
     category: Name | None = Field(default=None, description="Predicted if left out.")
     text: Text | dict[Name, Text] | None = Field(
         default=None, description="One text, or texts by the training table's column."
@@ -184,13 +185,14 @@ class Ready(BaseModel):
     ready: Literal[True]
 
 
-def multipart(audit: bool) -> dict[str, Any]:
-    """Return the schema of a form that asks about one product."""
+def multipart(audit: bool, photos: int) -> dict[str, Any]:
+    """Return the schema of a form that asks about one product, with up to so many photos."""
     text: dict[str, Any] = {"type": "string", "maxLength": 20_000}
     fields: dict[str, Any] = {
         "image": {
             "type": "array",
             "items": {"type": "string", "format": "binary"},
+            "maxItems": photos,
             "description": "Photos of the product: JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF.",
         },
         "category": {"type": "string", "minLength": 1, "maxLength": 500},

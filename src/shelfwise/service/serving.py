@@ -8,7 +8,7 @@ import hashlib
 import io
 import threading
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,8 @@ from PIL import Image
 from shelfwise.bundle import Bundle
 from shelfwise.errors import BundleError, ShelfwiseError
 from shelfwise.manifest import INDEX
+from shelfwise.models.engines import Chosen
+from shelfwise.models.remembered import Remembered
 from shelfwise.predictions import Machine
 from shelfwise.service.products import Product, answers_of, audit_of, check_product
 
@@ -48,13 +50,15 @@ class Loaded:
         digest: SHA-256 of its list of files, which names it.
         machine: where it computes; keeps its engines.
         since: when it was loaded, in seconds since 1970.
-        timed: seconds that a few batches took, by their size.
+        looked: seconds that looking at one picture took.
+        timed: seconds that a few batches took, by their size, of pictures that were looked at.
     """
 
     bundle: Bundle
     digest: str
     machine: Machine
     since: float
+    looked: float
     timed: tuple[tuple[int, float], ...]
 
 
@@ -90,6 +94,10 @@ class Serving:
             self._turn.release()
         return self.now
 
+    def ahead(self, product: Product) -> Callable[[], None] | None:
+        """Return what can be done of a product before its batch, by any thread; ``None`` for nothing."""
+        return _looking(product, self.now.machine)
+
     def work(self, task: Hashable, products: Sequence[Product]) -> list[dict[str, Any] | ShelfwiseError]:
         """Do a task on products, one for one; what cannot be asked of the bundle is the error that says so."""
         if not isinstance(task, Task):
@@ -111,18 +119,36 @@ class Serving:
         """Load, and answer a few blank pictures: the first for the engines, the others for the time."""
         bundle = Bundle.load(self.path)
         digest = hashlib.sha256((self.path / INDEX).read_bytes()).hexdigest()
-        machine = replace(self._machine, engines={}, keep=False)
+        machine = replace(self._machine, engines={}, keep=False, remembered=Remembered())
         blanks = [Product(photos=(_blank(level),)) for level in range(BLANKS)]
         timed = []
         try:
             answers_of(blanks[:1], bundle, machine, None)
+            begun = time.monotonic()
+            for look in filter(None, (_looking(each, machine) for each in blanks[1:])):
+                look()
+            looked = (time.monotonic() - begun) / (BLANKS - 1)
             for count in (1, BLANKS):
                 begun = time.monotonic()
                 answers_of(blanks[:count], bundle, machine, None)
                 timed.append((count, time.monotonic() - begun))
         except ShelfwiseError as error:
             raise BundleError(f"{self.path}: the bundle does not answer here: {error}") from error
-        return Loaded(bundle, digest, machine, time.time(), tuple(timed))
+        return Loaded(bundle, digest, machine, time.time(), looked, tuple(timed))
+
+
+def _looking(product: Product, machine: Machine) -> Callable[[], None] | None:
+    """Return a function that looks at a product's photos by the engines that were asked before."""
+    memory, kept = machine.remembered, tuple((machine.engines or {}).values())
+    engines = [each for each in kept if isinstance(each, Chosen)]
+    if memory is None or not engines or not product.photos:
+        return None
+
+    def look() -> None:
+        for photo in product.photos:
+            memory.look(photo, engines)
+
+    return look
 
 
 def _error(product: Product, bundle: Bundle) -> ShelfwiseError | None:
