@@ -109,7 +109,7 @@ def test_a_product_without_a_photo_is_answered_from_its_text(said: Catalog, mach
         alone = found[inputs].select(rows)
         for block, other in zip(found[BOTH].select(rows).blocks, alone.blocks, strict=True):
             np.testing.assert_allclose(block.probs, other.probs, atol=1e-6)
-            assert len(block.opinions) == 4
+            assert len(block.opinions) == 6
     both, photo = found[BOTH].select([5]).blocks[0], found["image",].select([5]).blocks[0]
     assert np.abs(both.probs - photo.probs).max() > 0.01
 
@@ -192,7 +192,7 @@ def test_silent_experts_leave_rows_to_the_others(toy: Toy):
         pytest.approx([0.6, 0.6, 1 / 3]),
     ]
     assert filled(taxonomy, "Cups", [((), first), ((), second)]) == []
-    same = pooled(taxonomy, "Cups", [found[0], found[0]], 1)
+    same = pooled(taxonomy, "Cups", [found[0], found[0]], (1.0,))
     parts = taxonomy.slices("Cups")
     for part in parts:
         expected = found[0][:, part] / found[0][:, part].sum(axis=1, keepdims=True)

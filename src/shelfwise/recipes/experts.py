@@ -14,6 +14,8 @@ import numpy.typing as npt
 from scipy.special import log_softmax, softmax
 
 from shelfwise.predictions import uniform
+from shelfwise.recipes.rowwise import Rowwise
+from shelfwise.recipes.shared import Commons, SharedHeads
 from shelfwise.recipes.space import Space
 from shelfwise.recipes.votes import Votes
 from shelfwise.taxonomy import Taxonomy
@@ -36,37 +38,60 @@ class Expert:
         heads: category name to weights [r, V] and biases [V].
         guess: weights [r, C] and biases [C] of the category's discriminant analysis.
         votes: the training rows that vote, if any do.
+        shared: the heads that categories share, if there are any.
     """
 
     space: Space
     heads: Mapping[str, Head]
     guess: Head
     votes: Votes | None
+    shared: SharedHeads | None
 
-    def components(self, vectors_ND: Floats, there_N: npt.NDArray[np.bool_]) -> Doubles:
-        """Return float64 [N, r], zeros where there is no vector; nobody is to look at those."""
-        reduced_Nr = np.zeros((len(vectors_ND), self.space.axes.shape[1]))
+    def components(self, vectors_ND: Floats, there_N: npt.NDArray[np.bool_]) -> Floats:
+        """Return float32 [N, r], zeros where there is no vector; nobody is to look at those."""
+        if there_N.all():
+            return self.space.apply(vectors_ND)
+        reduced_Nr = np.zeros((len(vectors_ND), self.space.axes.shape[1]), np.float32)
         reduced_Nr[there_N] = self.space.apply(vectors_ND[there_N])
         return reduced_Nr
 
-    def log_categories(self, reduced_nr: Doubles) -> Doubles:
+    def log_categories(self, reduced_nr: Floats) -> Doubles:
         """Return float64 [n, C], logarithms of the categories' probabilities."""
         weight_rC, bias_C = self.guess
-        found: Doubles = log_softmax(reduced_nr @ weight_rC.astype(np.float64) + bias_C, axis=1)
+        logits_nC = reduced_nr.astype(np.float64) @ weight_rC.astype(np.float64) + bias_C
+        found: Doubles = log_softmax(logits_nC, axis=1)
         return np.maximum(found, np.log(SMALLEST))
 
-    def opinions(self, taxonomy: Taxonomy, category: str, reduced_nr: Doubles) -> tuple[Floats, ...]:
-        """Return float32 [n, V] each: what the heads say, and the look-alikes; nothing of an unknown category."""
+    def opinions(self, taxonomy: Taxonomy, category: str, reduced_nr: Floats) -> tuple[Floats, ...]:
+        """Return float32 [n, V] each, what heads, look-alikes and shared heads say; nothing of an unknown category."""
         if category not in self.heads:
             return ()
         weight_rV, bias_V = self.heads[category]
-        logits_nV = reduced_nr @ weight_rV.astype(np.float64) + bias_V
+        logits_nV = Rowwise(weight_rV).product(reduced_nr).astype(np.float64) + bias_V
         heads_nV = np.empty(logits_nV.shape, np.float32)
         for part in parts_of(taxonomy, category):
             heads_nV[:, part] = softmax(logits_nV[:, part], axis=1)
-        if self.votes is None:
-            return (heads_nV,)
-        return heads_nV, self.votes.vote(taxonomy, category, reduced_nr)
+        found = [heads_nV]
+        if self.votes is not None:
+            found.append(self.votes.vote(taxonomy, category, reduced_nr))
+        if self.shared is not None:
+            found.append(self.shared.opinion(category, reduced_nr, heads_nV))
+        return tuple(found)
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """What each opinion counts until a calibration finds each attribute's own weights: the heads share theirs."""
+        vote = VOTE if self.votes is not None else 0.0
+        heads = 1 - vote if self.shared is None else (1 - vote) / 2
+        return tuple(
+            weight
+            for weight, there in (
+                (heads, True),
+                (vote, self.votes is not None),
+                (heads, self.shared is not None),
+            )
+            if there
+        )
 
     def arrays(self, taxonomy: Taxonomy) -> dict[str, npt.NDArray[Any]]:
         """Return what is to be saved, by name."""
@@ -80,6 +105,8 @@ class Expert:
         for name, (weight_rV, bias_V) in self.heads.items():
             code = taxonomy.category_codes[name]
             found[f"weight.{code}"], found[f"bias.{code}"] = weight_rV, bias_V
+        if self.shared is not None:
+            found["shared.weight"], found["shared.bias"] = self.shared.weight, self.shared.bias
         return found | (self.votes.arrays(taxonomy) if self.votes is not None else {})
 
     @classmethod
@@ -99,11 +126,15 @@ class Expert:
             for name, code in taxonomy.category_codes.items()
             if f"weight.{code}" in arrays
         }
+        shared = None
+        if "shared.weight" in arrays:
+            shared = SharedHeads(Commons.of(taxonomy), arrays["shared.weight"], arrays["shared.bias"])
         return cls(
             Space(arrays["centre"], arrays["scale"], arrays["axes"], plain),
             heads,
             (arrays["category.weight"], arrays["category.bias"]),
             Votes.of(arrays, taxonomy, width) if width else None,
+            shared,
         )
 
 
@@ -141,12 +172,18 @@ def filled(
     return out
 
 
-def pooled(taxonomy: Taxonomy, category: str, opinions: Sequence[Floats], kinds: int) -> Floats:
-    """Return float32 [n, V], the logarithmic pool of opinions: the experts alike, each one's vote by ``VOTE``."""
+def pooled(taxonomy: Taxonomy, category: str, opinions: Sequence[Floats], weights: Sequence[float]) -> Floats:
+    """Return float32 [n, V], the logarithmic pool of opinions.
+
+    Args:
+        taxonomy: the predictor's.
+        category: of the rows.
+        opinions: of all experts, one after the other, as many kinds of each.
+        weights: of the kinds, with a sum of 1; experts count alike.
+    """
     if len(opinions) == 1:
         return opinions[0]
-    share = kinds / len(opinions)
-    weights = (1.0,) if kinds == 1 else (1 - VOTE, VOTE)
+    kinds, share = len(weights), len(weights) / len(opinions)
     pool_nV = np.empty_like(opinions[0])
     for part in parts_of(taxonomy, category):
         logits_nv = sum(

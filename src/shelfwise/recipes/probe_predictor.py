@@ -18,7 +18,7 @@ from shelfwise.catalog import Catalog
 from shelfwise.errors import ImageError, listing
 from shelfwise.models.text_encoders import FittedText, build_text_encoder
 from shelfwise.predictions import Machine, Predictions, uniform
-from shelfwise.recipes.experts import Doubles, Expert, filled, pooled
+from shelfwise.recipes.experts import Expert, filled, pooled
 from shelfwise.recipes.features import check_features, features, seen
 from shelfwise.recipes.routing import assemble, route
 from shelfwise.recipes.texts import product_texts, saying
@@ -43,12 +43,12 @@ class _Given:
     Attributes:
         expert: who answers.
         there: bool [N], the rows it has a vector of.
-        components: float64 [N, r].
+        components: float32 [N, r].
     """
 
     expert: Expert
     there: npt.NDArray[np.bool_]
-    components: Doubles
+    components: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,12 +58,14 @@ class _Asked:
     Attributes:
         given: by expert.
         photos: float32 [N, D], NaN where there is none; ``None`` where nobody looks at them.
+        first: int64 [N], as ``Features`` has it; the row itself where texts are read too.
         errors: why photos cannot be read, by row.
         notes: for the user.
     """
 
     given: Mapping[str, _Given]
     photos: Floats | None
+    first: Ints
     errors: Mapping[int, ImageError]
     notes: tuple[str, ...]
 
@@ -113,7 +115,7 @@ class ProbePredictor:
             probs_nC = softmax(logs_nC / count_n[:, None], axis=1)
             return probs_nC.argmax(axis=1), probs_nC.max(axis=1).astype(np.float32)
 
-        def answer(category: str, rows: Ints) -> Floats | tuple[Floats, ...]:
+        def answer(category: str, rows: Ints) -> tuple[Floats, ...]:
             return self._answer(category, rows, asked)
 
         routes = route(catalog, self.taxonomy, silent, guess)
@@ -130,28 +132,41 @@ class ProbePredictor:
         """Compute the vectors of photos and texts."""
         given: dict[str, _Given] = {}
         photos, errors, notes = None, dict[int, ImageError](), tuple[str, ...]()
+        row_N = first_N = np.arange(len(catalog))
 
-        def add(name: str, vectors_ND: Floats, there_N: npt.NDArray[np.bool_]) -> None:
+        def add(name: str, vectors_ND: Floats, there_N: npt.NDArray[np.bool_], first_N: Ints = row_N) -> None:
             expert = self.experts.get(name)
             if expert is not None:
-                given[name] = _Given(expert, there_N, expert.components(vectors_ND, there_N))
+                once_N = first_N == row_N
+                reduced_Nr = expert.components(vectors_ND, there_N & once_N)
+                given[name] = _Given(expert, there_N, reduced_Nr if once_N.all() else reduced_Nr[first_N])
 
         if "image" in self.recipe.choice_inputs:
             found = features(catalog, self.recipe.backbone, machine)
             photos, errors, notes = found.vectors, dict(found.errors), check_features(self.learnt_on, found)
-            add("image", photos, seen(photos))
+            add("image", photos, seen(photos), found.first)
+            first_N = found.first if self.encoder is None else row_N
         if self.encoder is not None:
             vectors_ND = self.encoder.encode(product_texts(catalog), machine)
             add("text", vectors_ND, saying(vectors_ND))
-        return _Asked(given, photos, errors, notes)
+        return _Asked(given, photos, first_N, errors, notes)
 
     def _unknown(self, catalog: Catalog) -> RowError:
         """Say why a row whose photo can be read, or is not looked at, has no answer."""
         column = next(iter(catalog.schema.roles.texts), "text")
         return RowError(column, "no text: nothing is written of the product in words that were learnt from")
 
-    def _answer(self, category: str, rows: Ints, asked: _Asked) -> Floats | tuple[Floats, ...]:
-        """Return float32 [n, V], the probabilities; and of several opinions their pool, then each."""
+    def _answer(self, category: str, rows: Ints, asked: _Asked) -> tuple[Floats, ...]:
+        """Return float32 [n, V], the probabilities; and of several opinions their pool, then each.
+
+        Rows that show the same file are answered once.
+        """
+        shown, back_n = np.unique(asked.first[rows], return_inverse=True)
+        if len(shown) == len(rows):
+            return self._said(category, rows, asked)
+        return tuple(said_nV[back_n] for said_nV in self._said(category, shown, asked))
+
+    def _said(self, category: str, rows: Ints, asked: _Asked) -> tuple[Floats, ...]:
         said: list[tuple[tuple[Floats, ...], npt.NDArray[np.bool_]]] = []
         for name in self.recipe.choice_inputs:
             each = asked.given.get(name)
@@ -163,13 +178,14 @@ class ProbePredictor:
             said.append((told, there_n))
         opinions = filled(self.taxonomy, category, said)
         if opinions:
-            pool_nV = pooled(self.taxonomy, category, opinions, len(opinions) // len(said))
+            weights = next(iter(self.experts.values())).weights
+            pool_nV = pooled(self.taxonomy, category, opinions, weights)
         else:
             pool_nV = uniform(self.taxonomy, category, len(rows))
         if category in self.names and asked.photos is not None:
             for probs_nV in (pool_nV, *opinions):
                 start_from_names(probs_nV, self.taxonomy, category, self.names[category], asked.photos[rows])
-        return (pool_nV, *opinions) if len(opinions) > 1 else pool_nV
+        return (pool_nV, *opinions) if len(opinions) > 1 else (pool_nV,)
 
     def save(self, directory: Path) -> None:
         """Write all arrays, and the text encoder into a folder of its own."""
