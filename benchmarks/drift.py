@@ -12,7 +12,8 @@ resplits:
 - ``tripled``: products left out at random until a value is three times as frequent in its category;
 - ``new_value``: a value of which no product was learnt from; its products stay in the held-out quarter.
 
-Each says how often it was found where it was planted, and which cause was named.
+Each says how often it was found where it was planted, and which cause was named. Fitted bundles are kept under the
+cache folder, so that a run goes on where one stopped: ``--start`` and ``--resplits`` do a part.
 The catalogues are found through ``SHELFWISE_DATA`` and are not part of this repository.
 """
 
@@ -36,11 +37,11 @@ from PIL import Image, ImageEnhance
 import shelfwise as sw
 from shelfwise.catalog import Catalog
 from shelfwise.data.group import near_duplicates
-from shelfwise.drift import drift, judged
-from shelfwise.drift_lines import Comparison, Cut
-from shelfwise.drift_report import Drift
+from shelfwise.drift.compared import drift, judged
+from shelfwise.drift.fingerprint import learnt_from
+from shelfwise.drift.lines import Comparison, Cut
+from shelfwise.drift.report import Drift
 from shelfwise.files import cache_directory
-from shelfwise.fingerprint import learnt_from
 from shelfwise.predictions import Machine
 from shelfwise.roles import Columns
 from shift import otherwise
@@ -55,13 +56,19 @@ TABLES = {
     ),
     "myntra": ("gender", ("Topwear", "colour", "Green"), ("Shoes", "article_type", "Heels")),
 }
+#: Raised when a change of the library makes other bundles of the same rows.
+REVISION = 1
 HELD, RESPLITS, OUT_OF_FOLD, PLANTS, SMALL, CHANGED = 0.25, 20, 200, 3, 300, 500
 Ints = npt.NDArray[np.int64]
 
 
-def fitted(catalog: Catalog) -> sw.Bundle:
-    """Return a bundle of frozen features."""
-    return sw.fit(catalog, sw.Probe(backbone="lite0"), evidence=5, random_split=False, curve=False)
+def fitted(catalog: Catalog, *place: object) -> sw.Bundle:
+    """Return a bundle of frozen features, the one that was kept under this place where there is one."""
+    path = cache_directory().joinpath("benchmarks", f"drift-{REVISION}", *map(str, place))
+    if not path.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sw.fit(catalog, sw.Probe(backbone="lite0"), evidence=5, random_split=False, curve=False).save(path)
+    return sw.load(path)
 
 
 def darker(source: Path, target: Path) -> None:
@@ -145,7 +152,8 @@ def planted(
         drift(bundle, tripled(held, triple, rng), machine=machine), triple[0], triple[1], ("values",)
     )
     found["tripled"] = (any(line.value == triple[2] for line in lines), [line.cause for line in lines])
-    without = fitted(train.select(np.setdiff1d(np.arange(len(train)), stating(train, fresh))))
+    rows = np.setdiff1d(np.arange(len(train)), stating(train, fresh))
+    without = fitted(train.select(rows), name, f"{seed}-without")
     lines = at_place(drift(without, held, machine=machine), fresh[0], None, ("look", "familiar", "values"))
     found["new_value"] = (bool(lines), [f"{line.kind} {line.cause}".strip() for line in lines])
     return found
@@ -161,12 +169,12 @@ def out_of_fold(bundle: sw.Bundle, resplits: int, held: float = HELD) -> float:
         later = np.random.default_rng(seed).permutation(numbers)[: int(held * len(numbers))]
         after, after_seen = np.isin(whole.group, later), np.isin(seen_group, later)
         cut = Cut(None, None, ~after, ~after_seen, after, after_seen)
-        (lines,) = judged([list(Comparison(whole, whole, cut, {}).lines())], 0.01, 1)
+        (lines,) = judged([Comparison(whole, whole, cut, {})], 0.01, 1)
         alarms += any(line.drift for line in lines)
     return alarms / resplits
 
 
-def measured(name: str, resplits: int, plants: int) -> dict[str, Any]:
+def measured(name: str, resplits: int, plants: int, first: int = 0) -> dict[str, Any]:
     """Return the rates of one catalogue."""
     machine = Machine()
     columns = Columns(ignore=("price",)) if name == "fashion" else None
@@ -177,11 +185,11 @@ def measured(name: str, resplits: int, plants: int) -> dict[str, Any]:
     said: Counter[str] = Counter()
     changes: dict[str, list[Any]] = {}
     seconds, compared = [], 0
-    for seed in range(resplits):
+    for seed in range(first, first + resplits):
         rng = np.random.default_rng(1000 + seed)
         out = np.isin(groups, rng.permutation(numbers)[: int(HELD * len(numbers))])
         train, held = catalog.select(np.flatnonzero(~out)), catalog.select(np.flatnonzero(out))
-        bundle = fitted(train)
+        bundle = fitted(train, name, seed)
         start = time.perf_counter()
         cut = drift(bundle, held, by=[by], reference=train, machine=machine)
         seconds.append(time.perf_counter() - start)
@@ -215,18 +223,20 @@ def measured(name: str, resplits: int, plants: int) -> dict[str, Any]:
 
 
 def main(
-    quick: bool = False, resplits: int = RESPLITS, tables: Sequence[str] = tuple(TABLES)
+    quick: bool = False, resplits: int = RESPLITS, tables: Sequence[str] = tuple(TABLES), start: int = 0
 ) -> dict[str, Any]:
     names = [name for name in tables if (DATA / name / "catalog.csv").is_file()]
     if not names:
         return {"benchmark": "drift", "skipped": f"the catalogues are not at {DATA}: set SHELFWISE_DATA"}
     names, resplits, plants = (names[-1:], 2, 1) if quick else (names, resplits, PLANTS)
-    return {"benchmark": "drift", "rate": 0.01} | {name: measured(name, resplits, plants) for name in names}
+    found = {name: measured(name, resplits, plants, start) for name in names}
+    return {"benchmark": "drift", "rate": 0.01, "start": start} | found
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--resplits", type=int, default=RESPLITS)
+    parser.add_argument("--start", type=int, default=0, help="the first resplit")
     parser.add_argument("--tables", nargs="+", default=tuple(TABLES))
     print(json.dumps(main(**vars(parser.parse_args()))))

@@ -14,11 +14,11 @@ from conftest import Shell, Toy
 from page_samples import HOSTILE, SCRIPT
 from shelfwise.bundle import Bundle
 from shelfwise.catalog import Catalog
-from shelfwise.drift import drift, judged
-from shelfwise.drift_lines import Comparison, Cut
-from shelfwise.drift_report import Drift, DriftLine
+from shelfwise.drift.compared import drift, judged
+from shelfwise.drift.fingerprint import Fingerprint
+from shelfwise.drift.lines import Comparison, Cut
+from shelfwise.drift.report import Drift, DriftLine
 from shelfwise.errors import BundleError, UsageError
-from shelfwise.fingerprint import Fingerprint
 from shelfwise.pages import drift_page
 from shelfwise.predictions import Machine
 from shelfwise.testing import toy_catalog
@@ -265,7 +265,7 @@ def test_a_value_that_looks_different_is_not_called_other_products(toy: Toy, unl
     before, after = seen(2000, 0.1, 0.0), seen(300, 0.25, unlike)
     cut = Cut(None, None, *(np.ones(n, bool) for n in (2000, 2000, 300, 300)))
     compared = Comparison(before, after, cut, {})
-    (lines,) = judged([list(compared.lines())], 0.01, 1)
+    (lines,) = judged([compared], 0.01, 1)
     found = [line for line in compared.caused(lines, 0.01) if line.drift]
     assert [(line.kind, line.attribute, line.cause) for line in found] == [("values", "colour", cause)]
 

@@ -99,6 +99,10 @@ def test_an_export_is_part_of_the_bundle(ready: Path, saved: Path):
     assert found["unequal"] == 0
     assert found["rows"] == 60
     assert found["score"] == found["reference"] > 0.5
+    assert told["limits"] == {"f32": Limits().table()}
+    told = json.loads((ready / "export" / "openvino" / "parity.json").read_text())
+    judged = {"f32": Limits().table(), "bf16": exporting.LOW.table()}
+    assert told["limits"] == {precision: judged[precision] for precision in told["agreement"]}
     (ready / "export" / "openvino" / "0" / "model.bin").touch()
     changed = Path(shutil.copytree(ready, ready.parent / "changed"))
     (changed / "export" / "openvino" / "0" / "model.bin").write_bytes(b"other weights")
@@ -335,6 +339,7 @@ def test_the_nearest_rows_are_the_same_without_torch():
     rng = np.random.default_rng(0)
     rows = rng.integers(-9, 10, (500, 12)).astype(np.float32)
     rows[40:60] = rows[20:40]  # ties go to the smaller row
+    rows[100:200] = rows[0]  # more of them than are looked at beside the best
     queries = np.concatenate([rows[:100], rng.normal(size=(70, 12)).astype(np.float32)])
     near, scores = PlainIndex(rows).search(queries, 9)
     expected, exact = Index(rows).search(queries, 9)

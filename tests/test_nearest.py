@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from shelfwise.models import nearest
 from shelfwise.models.nearest import Index
+from shelfwise.models.plain_nearest import PlainIndex
 
 
 def brute(rows: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -37,11 +38,22 @@ def test_ties_go_to_the_smaller_row(m: int):
     found, scores = Index(rows).search(queries, 3)
     expected, values = brute(rows, queries, 3)
     assert np.array_equal(scores, values)
-    boundary = np.sort(queries @ rows.T, axis=1)[:, -3]
-    for query in range(len(queries)):
-        ties = int((queries[query] @ rows.T == boundary[query]).sum())
-        if ties <= 8:
-            assert np.array_equal(found[query], expected[query])
+    assert np.array_equal(found, expected)
+    found, scores = PlainIndex(rows).search(queries, 3)
+    assert np.array_equal(scores, values)
+    assert np.array_equal(found, expected)
+
+
+def test_thousands_of_copies_are_told_apart_by_their_rows():
+    """More ties than any number of spare candidates, on every way of searching."""
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((5, 32)).astype(np.float32)[rng.integers(0, 5, 10_000)]
+    queries = rng.standard_normal((nearest.CODED_QUERIES, 32)).astype(np.float32)
+    exact = (rows[:, None].astype(np.float64) * queries[:3].astype(np.float64)).sum(-1).T
+    expected = np.argsort(-exact, axis=1, kind="stable")[:, :7]
+    for index in (Index(rows), PlainIndex(rows)):
+        for many in (3, len(queries)):
+            assert np.array_equal(index.search(queries[:many], 7)[0][:3], expected)
 
 
 @given(st.integers(0, 30), st.integers(0, 40), st.integers(0, 2**31))
@@ -54,8 +66,8 @@ def test_any_size(m: int, k: int, seed: int):
     assert found.shape == scores.shape == (3, min(k, m))
     expected, values = brute(rows, queries, min(k, m))
     assert np.array_equal(scores, values)
-    if m <= k + 8:
-        assert np.array_equal(found, expected)
+    assert np.array_equal(found, expected)
+    assert np.array_equal(PlainIndex(rows).search(queries, k)[0], expected)
 
 
 def test_no_queries():

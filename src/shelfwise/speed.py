@@ -84,7 +84,9 @@ class Speed:
             return None
         table = read_json(file)
         try:
-            return cls(**{each.name: type_of(each.type)(table[each.name]) for each in fields(cls)})
+            return cls(
+                **{each.name: type(getattr(_NONE, each.name))(table[each.name]) for each in fields(cls)}
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(
                 f"{file}: cannot be read: {error}; measure again: shelfwise show --measure"
@@ -95,9 +97,8 @@ class Speed:
         write_text(folder / FILE, json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n")
 
 
-def type_of(name: Any) -> Any:
-    """Return the type that a field of ``Speed`` has."""
-    return {int: int, float: float, str: str}[name]
+#: The type of each field.
+_NONE = Speed(0, 0.0, 0.0, 0.0, 0.0, "", "")
 
 
 def measure(bundle: "Bundle", path: Path, *, machine: Machine | None = None) -> Speed:
@@ -233,11 +234,10 @@ def _learnt(path: Path) -> int:
 
 def _frozen(machine: Machine) -> int:
     """Count the parameters of the networks that are not in the bundle."""
-    from importlib.util import find_spec
-
     from shelfwise.models.backbones import build_backbone
+    from shelfwise.models.engines import installed
 
-    if find_spec("torch") is None:
+    if not installed("torch"):
         return 0
     used = {key[1] for key in machine.engines or {} if isinstance(key, tuple) and isinstance(key[1], Spec)}
     return sum(

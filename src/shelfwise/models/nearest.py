@@ -11,7 +11,8 @@ groups whose best score is good enough are opened.
 Where the processor multiplies bytes fast and there are enough rows, the cheap product is of int8 codes. By
 Cauchy and Schwarz it is off by at most |x - x'| |q| + |x'| |q - q'| (x a row, q a query, ' rounded to codes), all of
 which is known, so no row that could be among the k nearest is left out. Otherwise the product
-is in single precision, with a few more candidates than k for its rounding.
+is in single precision, with a few more candidates than k for its rounding; a query that has more rows than these which
+rounding cannot tell apart, such as copies of one picture, is asked of all of them.
 """
 
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from shelfwise.models.plain_nearest import ROUNDING
+
 #: Queries taken at once; bounds memory at QUERIES x M scores.
 QUERIES = 256
 #: Rows in a group.
@@ -29,8 +32,6 @@ GROUP = 64
 CODED_ROWS, CODED_QUERIES = 8192, 512
 #: Candidates a query may have on average before single precision is cheaper.
 MANY = 1024
-#: What single precision may be off by, as a share of |x| |q|: 1,024 products of 6e-8 each, and some to spare.
-ROUNDING = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,7 @@ class Index:
 
     @cached_property
     def _longest(self) -> float:
-        return float(self._codes.size_mG.max() + self._codes.lost_mG.max())
+        return float(self._rows_MD.norm(dim=1).max())
 
     @cached_property
     def _codes(self) -> "_Codes":
@@ -78,7 +79,7 @@ class Index:
             part_QD = torch.from_numpy(np.ascontiguousarray(queries[start : start + QUERIES]))
             found = self._coded(part_QD, k) if coded else None
             if found is None:
-                found = self.rank(part_QD, self._candidates(part_QD, k), k)
+                found = self._plain(part_QD, k)
             rows[start : start + QUERIES], scores[start : start + QUERIES] = found
         return rows, scores
 
@@ -110,7 +111,7 @@ class Index:
         for query_D, row_C in zip(queries_QD, rows, strict=True):
             rows_CD = self._rows_MD.index_select(0, row_C)
             score_C = rows_CD @ query_D
-            doubt = ROUNDING * float(query_D.norm()) * self._longest
+            doubt = 2 * ROUNDING * float(query_D.norm()) * self._longest
             kept.append(row_C[score_C >= score_C.topk(k).values[-1] - doubt])
         counts = torch.tensor([len(row_C) for row_C in kept])
         return torch.arange(len(kept)).repeat_interleave(counts), torch.cat(kept)
@@ -125,11 +126,30 @@ class Index:
             exact_P[here] = rows_PD.mul_(wide_QD.index_select(0, query_P[here])).sum(dim=1)
         return exact_P
 
-    def _candidates(self, queries_QD: torch.Tensor, k: int) -> torch.Tensor:
+    def _plain(
+        self, queries_QD: torch.Tensor, k: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Rank the best in single precision; where more rows are as good, all that are."""
+        scores_QM = queries_QD @ self._rows_MD.T
+        candidates_QC = self._candidates(scores_QM, k)
+        rows, scores = self.rank(queries_QD, candidates_QC, k)
+        if candidates_QC.shape[1] == len(self.vectors):
+            return rows, scores
+        rough_QC = scores_QM.gather(1, candidates_QC)
+        # Both the k-th best and the row beside it may be off.
+        doubt_Q = 2 * ROUNDING * self._longest * queries_QD.norm(dim=1)
+        least_Q = rough_QC.topk(k, dim=1).values[:, -1] - doubt_Q
+        for query in (rough_QC.amin(dim=1) >= least_Q).nonzero().flatten().tolist():
+            row_P = (scores_QM[query] >= least_Q[query]).nonzero().flatten()
+            score_P = self._exact(queries_QD[[query]], torch.zeros_like(row_P), row_P)
+            best_k = score_P.argsort(descending=True, stable=True)[:k]
+            rows[query], scores[query] = row_P[best_k].numpy(), score_P[best_k].numpy()
+        return rows, scores
+
+    def _candidates(self, scores_QM: torch.Tensor, k: int) -> torch.Tensor:
         """Row numbers [Q, C]: the best in single precision, with spare ones for its rounding."""
         count = len(self.vectors)
         wanted = min(count, k + 8 + k // 4)
-        scores_QM = queries_QD @ self._rows_MD.T
         groups = count // GROUP
         if wanted * GROUP * 2 > count:
             return scores_QM.topk(wanted, dim=1, sorted=False).indices

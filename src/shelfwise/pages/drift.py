@@ -6,7 +6,7 @@ It does not know how drift is found.
 import math
 from collections.abc import Sequence
 
-from shelfwise.drift_report import CAUSES, KINDS, PICTURES, Drift, DriftLine
+from shelfwise.drift.report import CAUSES, KINDS, PICTURES, Drift, DriftLine
 from shelfwise.pages import charts, parts
 from shelfwise.pages.charts import Dot, Scale
 from shelfwise.pages.parts import Cell, Column, Html, Section

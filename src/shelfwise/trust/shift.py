@@ -65,7 +65,7 @@ class Sample:
 
     Attributes:
         total: float64 [G, d], sums over the products of each group.
-        square: float64 [d], sums of squares over all products.
+        square: float64 [G, d], sums of their squares.
         size: float64 [G], products of each group.
     """
 
@@ -120,7 +120,14 @@ def sampled(numbers_nd: npt.NDArray[np.generic], group_n: Ints) -> Sample:
     order = np.argsort(group_n, kind="stable")
     _, start_G, size_G = np.unique(group_n[order], return_index=True, return_counts=True)
     total_Gd = np.add.reduceat(rows_nd[order], start_G, axis=0)
-    return Sample(total_Gd, np.square(rows_nd).sum(axis=0), size_G.astype(np.float64))
+    square_Gd = np.add.reduceat(np.square(rows_nd[order]), start_G, axis=0)
+    return Sample(total_Gd, square_Gd, size_G.astype(np.float64))
+
+
+def either(sample: Sample) -> Sample:
+    """Return a sample of ones and zeros as one of two values: those that are 1, and those that are not."""
+    total_G2 = np.concatenate([sample.total, sample.size[:, None] - sample.total], axis=1)
+    return Sample(total_G2, total_G2, sample.size)
 
 
 def enough(stratum: Stratum) -> bool:
@@ -128,16 +135,16 @@ def enough(stratum: Stratum) -> bool:
     return min(len(stratum.before.size), len(stratum.after.size)) >= LEAST
 
 
-def _worth(stratum: Stratum) -> tuple[Float, Float, Float]:
+def worth(stratum: Stratum) -> tuple[Float, Float, Float]:
     """Return the variance of one product [d], and how many independent products each sample is worth [d].
 
     Both samples have one variance and one intraclass correlation under the hypothesis, so they are estimated together:
     a group that is large is in one sample only, and says nothing of the other's chance by itself.
     """
     sides = stratum.before, stratum.after
-    within_d, between_d, pairs = np.zeros(sides[0].square.shape), np.zeros(sides[0].square.shape), 0.0
+    within_d, between_d, pairs = np.zeros(sides[0].mean.shape), np.zeros(sides[0].mean.shape), 0.0
     for side in sides:
-        within_d = within_d + np.maximum(side.square - side.products * np.square(side.mean), 0)
+        within_d = within_d + np.maximum(side.square.sum(axis=0) - side.products * np.square(side.mean), 0)
         between_d = between_d + np.square(side.total - side.size[:, None] * side.mean).sum(axis=0)
         pairs += float((side.size * (side.size - 1)).sum())
     products = sum(side.products for side in sides)
@@ -154,7 +161,7 @@ def means(strata: Sequence[Stratum]) -> Shift:
     before, after, variance, chance = 0.0, 0.0, 0.0, 0.0
     for each in strata:
         share = each.after.products / total
-        variance_d, first_d, then_d = _worth(each)
+        variance_d, first_d, then_d = worth(each)
         before, after = before + share * float(each.before.mean[0]), after + share * float(each.after.mean[0])
         variance += share * float(variance_d[0])
         chance += share**2 * float((variance_d * (1 / first_d + 1 / then_d))[0])
@@ -170,7 +177,7 @@ def means(strata: Sequence[Stratum]) -> Shift:
 def shares(stratum: Stratum) -> Shift:
     """Compare the shares of values, each product having one; see the module."""
     before_v, after_v = stratum.before.mean, stratum.after.mean
-    _, first_v, then_v = _worth(stratum)
+    _, first_v, then_v = worth(stratum)
     pooled_v = (first_v * before_v + then_v * after_v) / (first_v + then_v)
     ratio_v = 2 * (
         first_v * (rel_entr(before_v, pooled_v) + rel_entr(1 - before_v, 1 - pooled_v))
