@@ -22,6 +22,8 @@ CUTS: dict[str, tuple[float, float, float, float]] = {  # half-widths: shoulder,
 }  # fmt: skip
 LENGTHS = {"crop": 0.8, "regular": 1.16, "long": 1.58, "knee length": 1.95, "calf length": 2.5}
 SLEEVES = {"short sleeves": 0.42, "three-quarter sleeves": 0.86, "long sleeves": 1.24, "default": 0.66}
+NECK, SLEEVE = ("neck", "neck_collar"), ("sleeve_length", "sleeve_styling")
+CLOTH = ("color", "pattern", "print_or_pattern_type")
 WEAVES = {"zari woven": "gold", "woven design": "tone", "printed": "bright", "default": "pale"}
 
 
@@ -134,6 +136,7 @@ def sleeves(scene: Scene, garment: Garment, cloth: Image.Image) -> None:
         top = [(side * shoulder * 0.8, 0.05), (side * (shoulder - 0.01), 0.085)]
         outline = [*top, *(p[0] for p in pairs[1:]), *(p[1] for p in reversed(pairs))]
         scene.sew(outline, cloth)
+        scene.regions.place(SLEEVE, scene.at([*edge(0.85, halves[-1]), *reversed(edge(1.2, halves[-1]))]))
         if puff:
             for k in (-0.6, 0.0, 0.6):
                 scene.lines(
@@ -213,6 +216,7 @@ def surface(scene: Scene, garment: Garment) -> None:
         tile = fabrics.stamp("applique", size, (dye.accent, dye.ink))
         for spot in scene.at([(-0.25, 0.32), (0.23, 0.42), (-0.2, min(hem - 0.2, 0.8))]):
             scene.image.paste(tile, (round(spot[0] - size / 2), round(spot[1] - size / 2)), tile)
+            scene.regions.oval(spot, size / 2, size / 2)
     elif garment.surface == "net":
         low = hem - 0.42
         upper, lower = garment.half_width(low), garment.half_width(hem)
@@ -225,11 +229,25 @@ def wear(scene: Scene, garment: Garment) -> None:
     """Draw one upper-body garment: back of the neck, sleeves, body, seams, neck, surface."""
     cloth = cloth_of(scene, garment)
     line, edge = neckline(garment.neck), darker(garment.dye.base, 0.45)
+    knit = ("surface_styling",) if garment.surface == "knitted" else ()
     if scene.stage != "model" and garment.neck != "high":
         back = [(x, -0.02 + y * 0.12) for x, y in line]
-        scene.shape([*back, *reversed(line)], darker(garment.dye.base, 0.5), edge)
-    sleeves(scene, garment, cloth)
-    scene.sew(garment.outline(), cloth)
+        with scene.regions.showing(*NECK):
+            scene.shape([*back, *reversed(line)], darker(garment.dye.base, 0.5), edge)
+    with scene.regions.showing(*SLEEVE, *CLOTH, *knit):
+        sleeves(scene, garment, cloth)
+    with scene.regions.showing(*CLOTH, *knit, "fit_shape"):
+        scene.sew(garment.outline(), cloth)
+        _seams(scene, garment, edge)
+    with scene.regions.showing("surface_styling", "ornamentation"):
+        surface(scene, garment)
+    with scene.regions.showing(*NECK):
+        collar(scene, garment)
+    _places(scene, garment)
+
+
+def _seams(scene: Scene, garment: Garment, edge: Colour) -> None:
+    """Draw hem, armholes and slits."""
     hem = [
         (garment.half_width(garment.length) * x, garment.length - 0.035 + 0.04 * (1 - x * x))
         for x in (-1, 0, 1)
@@ -247,8 +265,31 @@ def wear(scene: Scene, garment: Garment) -> None:
         for side in (-1, 1):
             x = side * garment.half_width(garment.length) * 0.96
             scene.lines([(x, garment.length * 0.62), (x, garment.length)], darker(garment.dye.base, 0.6), 4)
-    surface(scene, garment)
-    collar(scene, garment)
+
+
+def _places(scene: Scene, garment: Garment) -> None:
+    """Mark where what is not painted by itself is seen: the neckline, the hem, the sides, an arm without a sleeve."""
+    at, place = scene.at, scene.regions.place
+    place(NECK, at(neckline(garment.neck)), round(scene.unit * 0.16))
+    hem, half = garment.length, garment.half_width(garment.length) + 0.1
+    ends = [(-half, hem - 0.3), (half, hem - 0.3), (half, hem + 0.3), (-half, hem + 0.3)]
+    place(("length",), at(ends))
+    for side in (-1, 1):
+        widths = [
+            (garment.half_width(0.42 + (hem - 0.42) * k / 4), 0.42 + (hem - 0.42) * k / 4) for k in range(5)
+        ]
+        inner, outer = [(side * (x - 0.1), y) for x, y in widths], [(side * (x + 0.1), y) for x, y in widths]
+        place(("fit_shape",), at([*inner, *reversed(outer)]))
+        if garment.sleeve <= 0:
+            along = (side * math.sin(scene.arms) * 0.66, math.cos(scene.arms) * 0.66)
+            top, under = (side * garment.cut[0], 0.08), (side * garment.cut[1], 0.42)
+            arm = [
+                top,
+                under,
+                (under[0] + along[0], under[1] + along[1]),
+                (top[0] + along[0], top[1] + along[1]),
+            ]
+            place(SLEEVE, at(arm), round(scene.unit * 0.08))
 
 
 def garment_of(category: str, values: Mapping[str, str], rng: Random) -> Garment:

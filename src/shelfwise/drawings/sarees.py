@@ -13,6 +13,8 @@ from shelfwise.drawings import fabrics
 from shelfwise.drawings.fabrics import GOLD, HEIGHT, WIDTH, Colour, Dye, Point, darker, lighter, luma, mix
 from shelfwise.drawings.stages import Scene, person
 
+CLOTH = ("color", "pattern", "print_or_pattern_type")
+BORDER = ("border", "border_width")
 WIDTHS = {"small border": 0.075, "big border": 0.2, "no border": 0.0}
 
 
@@ -53,7 +55,13 @@ def _cloth(scene: Scene, values: Mapping[str, str], dye: Dye) -> Image.Image:
 def band(scene: Scene, ends: tuple[Point, Point], width: float, kind: str, dye: Dye) -> None:
     """Weave a border along a line; it lies to the right of the way from the first end to the second."""
     if width <= 0 or kind == "no border":
+        scene.regions.place(BORDER, scene.at(ends), round(scene.unit * WIDTHS["small border"]))
         return
+    with scene.regions.showing(*BORDER):
+        _weave(scene, ends, width, kind, dye)
+
+
+def _weave(scene: Scene, ends: tuple[Point, Point], width: float, kind: str, dye: Dye) -> None:
     (ax, ay), (bx, by) = ends
     length = math.hypot(bx - ax, by - ay)
     along = ((bx - ax) / length, (by - ay) / length)
@@ -107,6 +115,12 @@ def _blouse(scene: Scene, values: Mapping[str, str], dye: Dye, cloth: Image.Imag
     elif kind == "default":
         fabrics.allover(own, scene.rng, "dots", (lighter(dye.accent, 0.85), dye.ink), 18)
     own = fabrics.crease(scene.rng, own)
+    cut = CLOTH if kind == "same as saree" else ()
+    with scene.regions.showing("blouse_pattern", *cut):
+        _sew_blouse(scene, own)
+
+
+def _sew_blouse(scene: Scene, own: Image.Image) -> None:
     for side in (-1, 1):
         reach = (side * (0.43 + math.sin(scene.arms) * 0.5), 0.12 + math.cos(scene.arms) * 0.5)
         inner = (reach[0] - side * 0.24, reach[1] - 0.02)
@@ -121,10 +135,12 @@ def _pallu(scene: Scene, values: Mapping[str, str], dye: Dye, cloth: Image.Image
     width = WIDTHS[values["border_width"]]
     end = 2.05 * scene.rng.uniform(0.94, 1.06)
     panel = [(0.2, -0.03), (0.5, 0.03), (0.62, 0.5), (0.86, end), (0.4, end + 0.03), (0.3, 0.7)]
-    scene.sew(panel, cloth, opacity)
+    with scene.regions.showing(*_shown_by_cloth(values), "transparency"):
+        scene.sew(panel, cloth, opacity)
     top = end - 0.62
     show = [(0.36, top), (0.77, top), (0.86, end), (0.4, end + 0.03)]
     detail = values["pallu_details"]
+    scene.regions.place(("pallu_details",), scene.at(show))
     if detail != "same as saree":
         own = Image.new(
             "RGB", (WIDTH, HEIGHT), {"zari woven": GOLD, "woven design": dye.accent}.get(detail, dye.ink)
@@ -136,14 +152,18 @@ def _pallu(scene: Scene, values: Mapping[str, str], dye: Dye, cloth: Image.Image
             fabrics.allover(own, scene.rng, "ethnic motif", (tone, dye.accent), 26)
         else:
             fabrics.stripes(own, scene.rng, lighter(dye.base, 0.5), True, 14)
-        scene.sew(show, fabrics.crease(scene.rng, own), opacity)
+        with scene.regions.showing("pallu_details"):
+            scene.sew(show, fabrics.crease(scene.rng, own), opacity)
     band(scene, ((0.86, end), (0.4, end + 0.03)), width, values["border"], dye)
     band(scene, ((0.4, end + 0.03), (0.3, 0.7)), width * 0.6, values["border"], dye)
     if values["ornamentation"] == "tassels and latkans":
-        for k in range(9):
-            x = 0.42 + 0.052 * k
-            scene.lines([(x, end + 0.02), (x, end + 0.16)], dye.accent, 4)
-            scene.oval((x, end + 0.18), 0.026, 0.034, GOLD, darker(GOLD, 0.4))
+        with scene.regions.showing("ornamentation"):
+            for k in range(9):
+                x = 0.42 + 0.052 * k
+                scene.lines([(x, end + 0.02), (x, end + 0.16)], dye.accent, 4)
+                scene.oval((x, end + 0.18), 0.026, 0.034, GOLD, darker(GOLD, 0.4))
+        tassels = [(0.4, end), (0.88, end), (0.88, end + 0.22), (0.4, end + 0.22)]
+        scene.regions.place(("ornamentation",), scene.at(tassels))
 
 
 def _jewels(scene: Scene, occasion: str) -> None:
@@ -174,11 +194,17 @@ def _jewels(scene: Scene, occasion: str) -> None:
 def _skirt(scene: Scene, values: Mapping[str, str], dye: Dye, cloth: Image.Image) -> None:
     """Wrap the skirt from waist to floor, with front pleats and the hem border."""
     skirt: Sequence[Point] = [(-0.3, 0.9), (0.3, 0.9), (0.44, 1.3), (0.56, 3.12), (-0.56, 3.12), (-0.44, 1.3)]
-    scene.sew(skirt, cloth)
-    for k in range(7):
-        x = -0.16 + 0.05 * k
-        scene.lines([(x, 0.98), (x * 2.3, 3.1)], darker(dye.base, 0.3), 2)
+    with scene.regions.showing(*_shown_by_cloth(values)):
+        scene.sew(skirt, cloth)
+        for k in range(7):
+            x = -0.16 + 0.05 * k
+            scene.lines([(x, 0.98), (x * 2.3, 3.1)], darker(dye.base, 0.3), 2)
     band(scene, ((0.56, 3.12), (-0.56, 3.12)), WIDTHS[values["border_width"]], values["border"], dye)
+
+
+def _shown_by_cloth(values: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the attributes that the saree's body shows."""
+    return (*CLOTH, "ornamentation") if values["ornamentation"] == "jacquard" else CLOTH
 
 
 def drape(scene: Scene, values: Mapping[str, str]) -> None:
@@ -188,7 +214,8 @@ def drape(scene: Scene, values: Mapping[str, str]) -> None:
     cloth = _cloth(scene, values, dye)
     opacity = 0.52 if values["transparency"] == "yes" else 1.0
     person(scene, "Sarees")
-    _jewels(scene, values["occasion"])
+    with scene.regions.showing("occasion"):
+        _jewels(scene, values["occasion"])
     _blouse(scene, values, dye, cloth)
     _skirt(scene, values, dye, cloth)
     across = cloth
@@ -205,7 +232,8 @@ def drape(scene: Scene, values: Mapping[str, str]) -> None:
         (0.36, 0.98),
         (0.1, 1.2),
     ]
-    scene.sew(sash, across, opacity)
+    with scene.regions.showing(*_shown_by_cloth(values), "transparency"):
+        scene.sew(sash, across, opacity)
     width = WIDTHS[values["border_width"]] * 0.75
     band(scene, (edge[0], (-0.08, 0.42)), width, values["border"], dye)
     band(scene, ((-0.08, 0.42), edge[1]), width, values["border"], dye)

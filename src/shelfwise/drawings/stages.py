@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from shelfwise.drawings.fabrics import HEIGHT, OTHER, SKIN, WIDTH, Colour, Point, box, darker, lighter, mix
+from shelfwise.drawings.regions import Regions
 
 STAGES: dict[str, dict[str, float]] = {  # how each category is photographed
     "Men Tshirts": {"model": 4, "mannequin": 2, "hanger": 2, "flat": 2},
@@ -22,6 +23,7 @@ STAGES: dict[str, dict[str, float]] = {  # how each category is photographed
     "Women Tshirts": {"model": 4, "mannequin": 2, "hanger": 2, "flat": 2},
     "Women Tops & Tunics": {"model": 5, "mannequin": 2, "hanger": 2, "flat": 1},
 }
+OCCASION = ("occasion", "ocassion")  # the attribute, as one category or another spells it
 UNITS = {"Kurtis": (154.0, 130.0), "Sarees": (150.0, 128.0)}  # pixels a unit, height of the pit of the neck
 WALLS: tuple[Colour, ...] = (
     (248, 247, 244), (236, 240, 244), (246, 236, 226), (226, 238, 230), (246, 230, 234), (218, 226, 238),
@@ -33,9 +35,10 @@ WOOD: tuple[Colour, ...] = ((206, 174, 136), (176, 138, 100), (222, 206, 184), (
 
 @dataclass(frozen=True)
 class Scene:
-    """One photograph in the making: the canvas, its coordinates and the mask of all cloth sewn so far."""
+    """One photograph in the making: the canvas, its coordinates, what shows which attribute, all cloth sewn so far."""
 
     image: Image.Image
+    regions: Regions
     rng: Random
     stage: str
     unit: float
@@ -46,7 +49,7 @@ class Scene:
     mask: Image.Image = field(default_factory=lambda: Image.new("L", (WIDTH, HEIGHT)))
 
     @staticmethod
-    def set_up(category: str, rng: Random, image: Image.Image) -> "Scene":
+    def set_up(category: str, rng: Random, image: Image.Image, regions: Regions) -> "Scene":
         """Choose stage, pose and camera for a product of a category in front of a backdrop."""
         kinds = STAGES[category]
         stage = rng.choices(list(kinds), list(kinds.values()))[0]
@@ -56,6 +59,7 @@ class Scene:
         spread = (15, 25) if stage in ("flat", "hanger") else (10, 21)
         return Scene(
             image=image,
+            regions=regions,
             rng=rng,
             stage=stage,
             unit=unit * rng.uniform(0.92, 1.07),
@@ -76,6 +80,7 @@ class Scene:
     def sew(self, outline: Sequence[Point], cloth: Image.Image, opacity: float = 1.0) -> None:
         """Paste the cloth inside an outline, with a seam around it and, off the body, a shadow below it."""
         points = self.at(outline)
+        self.regions.polygon(points)
         draw = ImageDraw.Draw(self.image, "RGBA")
         if self.stage in ("flat", "hanger"):
             draw.polygon([(x + 7, y + 9) for x, y in points], fill=(20, 16, 24, 60))
@@ -98,6 +103,7 @@ class Scene:
     def shape(self, outline: Sequence[Point], fill: Colour, edge: Colour | None = None) -> None:
         """Fill an outline with one colour."""
         points = self.at(outline)
+        self.regions.polygon(points)
         draw = ImageDraw.Draw(self.image)
         draw.polygon(points, fill=fill)
         if edge is not None:
@@ -105,21 +111,26 @@ class Scene:
 
     def lines(self, points: Sequence[Point], colour: Colour, width: int) -> None:
         """Draw a line through points; `width` in pixels."""
-        ImageDraw.Draw(self.image).line(self.at(points), fill=colour, width=width, joint="curve")
+        pixels = self.at(points)
+        self.regions.line(pixels, width)
+        ImageDraw.Draw(self.image).line(pixels, fill=colour, width=width, joint="curve")
 
     def limb(self, points: Sequence[Point], colour: Colour, width: float) -> None:
         """Draw a rounded limb through points; `width` in units."""
         pixels, half = self.at(points), width * self.unit / 2
         draw = ImageDraw.Draw(self.image)
         draw.line(pixels, fill=colour, width=round(half * 2), joint="curve")
+        self.regions.line(pixels, round(half * 2))
         for end in (pixels[0], pixels[-1]):
             draw.ellipse(box(end, half), fill=colour)
+            self.regions.oval(end, half, half)
 
     def oval(
         self, centre: Point, half: float, height: float, fill: Colour, edge: Colour | None = None
     ) -> None:
         """Fill an upright oval; half-width and half-height in units."""
         spot = self.at([centre])[0]
+        self.regions.oval(spot, half * self.unit, height * self.unit)
         ImageDraw.Draw(self.image).ellipse(
             box(spot, half * self.unit, height * self.unit), fill=fill, outline=edge
         )
@@ -128,6 +139,7 @@ class Scene:
         """Lay a net over an area: fine crossing diagonals."""
         part = Image.new("L", (WIDTH, HEIGHT))
         ImageDraw.Draw(part).polygon(self.at(area), fill=210)
+        self.regions.polygon(self.at(area))
         self.image.paste(Image.new("RGB", (WIDTH, HEIGHT), colour), (0, 0), ImageChops.multiply(part, _net()))
 
     def finish(self) -> Image.Image:
@@ -157,7 +169,7 @@ def _blend_corners(colours: Sequence[Colour]) -> Image.Image:
     return small.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
 
 
-def backdrop(rng: Random, occasion: str) -> Image.Image:
+def backdrop(rng: Random, occasion: str, regions: Regions) -> Image.Image:
     """Paint a backdrop: wall, room, gradient, boards or stone; lights and garlands for occasions."""
     kind = rng.choice(("plain", "gradient", "gradient", "wood", "room", "room", "stone"))
     wall = rng.choice(WALLS)
@@ -188,31 +200,37 @@ def backdrop(rng: Random, occasion: str) -> Image.Image:
         for _ in range(40):
             spot = (rng.uniform(0, WIDTH), rng.uniform(0, HEIGHT))
             draw.ellipse(box(spot, rng.uniform(20, 90), rng.uniform(6, 30)), fill=(*darker(wall, 0.3), 18))
-    if occasion == "party":
-        for _ in range(26):
-            spot, warm = (
-                (rng.uniform(0, WIDTH), rng.uniform(0, HEIGHT * 0.8)),
-                rng.choice(((255, 214, 130), (255, 170, 190))),
-            )
-            draw.ellipse(box(spot, rng.uniform(10, 34)), fill=(*warm, 85))
-    elif occasion == "wedding":
-        _garlands(draw, rng)
-    elif occasion == "traditional":
-        _arch(draw, rng)
+    with regions.showing(*OCCASION):
+        if occasion == "party":
+            for _ in range(26):
+                spot, warm = (
+                    (rng.uniform(0, WIDTH), rng.uniform(0, HEIGHT * 0.8)),
+                    rng.choice(((255, 214, 130), (255, 170, 190))),
+                )
+                half = rng.uniform(10, 34)
+                draw.ellipse(box(spot, half), fill=(*warm, 85))
+                regions.oval(spot, half, half)
+        elif occasion == "wedding":
+            _garlands(draw, rng, regions)
+        elif occasion == "traditional":
+            _arch(draw, rng, regions)
     return image
 
 
-def _garlands(draw: ImageDraw.ImageDraw, rng: Random) -> None:
+def _garlands(draw: ImageDraw.ImageDraw, rng: Random, regions: Regions) -> None:
     for x in range(10, WIDTH, 46):
         for k in range(rng.randrange(4, 11) + round(abs(x - WIDTH / 2) / 28)):
             tint = ((246, 150, 30), (252, 196, 50))[k % 2]
             draw.ellipse(box((x, 8 + 19 * k), 11), fill=tint, outline=darker(tint, 0.2))
+            regions.oval((x, 8 + 19 * k), 11, 11)
 
 
-def _arch(draw: ImageDraw.ImageDraw, rng: Random) -> None:
+def _arch(draw: ImageDraw.ImageDraw, rng: Random, regions: Regions) -> None:
     tint = rng.choice(((206, 150, 96), (188, 112, 84), (150, 150, 116)))
     draw.rounded_rectangle((34, 26, WIDTH - 34, HEIGHT + 200), 200, outline=(*tint, 230), width=15)
     draw.rounded_rectangle((62, 56, WIDTH - 62, HEIGHT + 200), 180, outline=(*tint, 170), width=5)
+    regions.frame((34, 26, WIDTH - 34, HEIGHT + 200), 200, 15)
+    regions.frame((62, 56, WIDTH - 62, HEIGHT + 200), 180, 5)
 
 
 def person(scene: Scene, category: str) -> None:
@@ -270,6 +288,7 @@ def sparkle(scene: Scene) -> None:
         spot = (rng.uniform(0, WIDTH), rng.uniform(0, HEIGHT))
         draw.ellipse(box(spot, rng.choice((1.5, 2.0, 3.0))), fill=235)
     scene.image.paste((255, 240, 190), (0, 0, WIDTH, HEIGHT), ImageChops.multiply(dots, scene.mask))
+    scene.regions.cloth(OCCASION, scene.mask)
 
 
 def hide(image: Image.Image, rng: Random) -> None:

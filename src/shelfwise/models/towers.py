@@ -92,8 +92,26 @@ class Tower(nn.Module):
     def _features(self, x_BCHW: Tensor) -> Tensor:
         return _tensor(self.net(x_BCHW)) if self.levels == "last" else self._staged(x_BCHW)[0]
 
+    def stage_maps(self, images_BHWC: Tensor) -> list[Tensor]:
+        """Return the map [B, C, h, w] of every stage's end, whose averages come before the features, in their order.
+
+        Raises:
+            UsageError: ``levels`` is not ``all``.
+        """
+        if self.levels != "all":
+            raise UsageError("the maps of stages are read where levels = 'all' puts their averages into the features")
+        return self._stages(self._normalised(images_BHWC))[0]
+
     def _staged(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Return the averages of all stages before the features, and the last map."""
+        net: Any = self.net
+        stages, final_BCHW = self._stages(x_BCHW)
+        pooled = [stage_BCHW.mean((2, 3)) for stage_BCHW in stages]
+        head_BD = _tensor(net.forward_head(final_BCHW, pre_logits=True))
+        return torch.cat([*pooled, head_BD], dim=1), final_BCHW
+
+    def _stages(self, x_BCHW: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return the maps of all stages, and the last map."""
         net: Any = self.net
         if all(hasattr(net, part) for part in ("conv_stem", "bn1", "blocks", "conv_head", "bn2")):
             # The EfficientNet family: timm counts five stages by resolution, the network has seven.
@@ -106,9 +124,7 @@ class Tower(nn.Module):
             final_BCHW, stages = net.forward_intermediates(x_BCHW)
             if stages[-1] is final_BCHW:
                 stages = stages[:-1]
-        pooled = [stage_BCHW.mean((2, 3)) for stage_BCHW in stages]
-        head_BD = _tensor(net.forward_head(final_BCHW, pre_logits=True))
-        return torch.cat([*pooled, head_BD], dim=1), final_BCHW
+        return stages, final_BCHW
 
 
 def last_map(net: Any, x_BCHW: Tensor) -> Tensor:
