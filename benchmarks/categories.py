@@ -80,7 +80,7 @@ def child(directory: Path, categories: int) -> None:
     vectors_ND += rng.standard_normal((len(catalog), 64), np.float32) @ basis_rD
     record = EngineRecord("ready", "f32", "cpu", "1")
     rows = {path: row for row, path in enumerate(catalog.images)}
-    found = known.Features(vectors_ND, {}, record, "ready", "ready")
+    found = known.Features(vectors_ND, {}, record, "ready", "ready", np.arange(len(catalog)))
     key = ("features", recipe.backbone, machine.engine, machine.device)
     catalog.memo[key] = known._Remembered(rows, found)
     predictor = step("fit", lambda: recipe.fit(catalog, None, machine, 0))

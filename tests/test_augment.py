@@ -13,7 +13,6 @@ from shelfwise.data.augment import (
     Blur,
     Colour,
     Crop,
-    Draws,
     Erase,
     Exclude,
     Flip,
@@ -22,6 +21,7 @@ from shelfwise.data.augment import (
     Rotate,
     mix,
 )
+from shelfwise.data.draws import Draws
 from shelfwise.data.warp import blur, colour_matrices, homographies, recolour, warp
 from shelfwise.errors import UsageError
 from shelfwise.taxonomy import Choice, Taxonomy

@@ -12,7 +12,7 @@ import pytest
 
 HOME = Path(__file__).resolve().parents[1] / "benchmarks"
 #: Not benchmarks themselves: what runs them, and what several of them share.
-SHARED = ("run", "nested")
+SHARED = ("run", "nested", "pruned", "ways", "label_ways", "approach_rows", "approach_page", "rival_pairs")
 NAMES = sorted(path.stem for path in HOME.glob("*.py") if path.stem not in SHARED)
 #: A ratio each cheap benchmark reports in its quick form.
 RATIOS = {

@@ -16,11 +16,12 @@ import pytest
 
 from shelfwise.bundle import load
 from shelfwise.catalog import Catalog
-from shelfwise.config import RunOptions, run_options
+from shelfwise.config import RunOptions, make_recipe, run_options
 from shelfwise.evaluate import evaluate
+from shelfwise.fit import fit
 from shelfwise.predictions import Machine
 from shelfwise.rendering import render_catalog
-from shelfwise.start import fit_run
+from shelfwise.start import fit_run, read_data
 from tiny_bert import tiny_bert
 from tiny_qwen import tiny_qwen
 
@@ -167,7 +168,18 @@ def smaller(recipe: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def run_of(path: Path, demo: Path) -> RunOptions:
+def teacher_of(data: dict[str, Any], demo: Path, machine: Machine) -> Path:
+    """A bundle that has learnt from the same part of the rendered catalogue."""
+    path = demo / "teacher"
+    if not path.is_dir():
+        probe = {"name": "probe", "backbone": {"name": "lite0", "size": 64}}
+        run = run_options({"data": data, "recipe": probe}, "a teacher")
+        quick = {"random_split": False, "curve": False, "machine": machine, "run": run}
+        fit(read_data(run.data), make_recipe(probe), evidence=run.data.evidence, **quick).save(path)
+    return path
+
+
+def run_of(path: Path, demo: Path, machine: Machine) -> RunOptions:
     """The run of a file, on the rendered catalogue."""
     table = tomllib.loads(path.read_text(encoding="utf-8"))
     named = "attributes" not in table["data"]
@@ -184,6 +196,8 @@ def run_of(path: Path, demo: Path) -> RunOptions:
     recipe = smaller(table["recipe"])
     if "unlabelled" in recipe:
         recipe |= {"unlabelled": str(demo / "test.csv"), "unlabelled_images": str(demo / "test_images")}
+    if "teacher" in recipe:
+        recipe |= {"teacher": str(teacher_of(data, demo, machine))}
     whole = {**table, "data": data, "recipe": recipe}
     whole["decide"] = {k: v for k, v in table.get("decide", {}).items() if k != "cost"}
     return run_options(whole, path.name)
@@ -195,7 +209,7 @@ def run_of(path: Path, demo: Path) -> RunOptions:
 def test_example_runs_from_table_to_score(
     path: Path, demo: Path, machine: Machine, tiny_clip: None, tmp_path: Path, one_thread: None
 ) -> None:
-    run_whole(run_of(path, demo), demo, machine, tmp_path)
+    run_whole(run_of(path, demo, machine), demo, machine, tmp_path)
 
 
 @pytest.mark.slow
@@ -204,7 +218,7 @@ def test_the_questions_to_a_model_run_from_table_to_score(
     few: Path, machine: Machine, tmp_path: Path, one_thread: None
 ) -> None:
     path = next(path for path in EXAMPLES if path.stem == "qwen_vqa")
-    options = run_of(path, few)
+    options = run_of(path, few, machine)
     recipe = dict(options.recipe) | {"model": str(tiny_qwen(tmp_path / "model")), "size": 56}
     recipe["lora"] = dict(recipe["lora"]) | {"epochs": 1, "products": 4}
     run_whole(options.model_copy(update={"recipe": recipe}), few, machine, tmp_path)

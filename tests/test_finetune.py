@@ -197,6 +197,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "sampler_power": {"sampler": "weighted", "sampler_power": 1.0},
     "crop": {"augment": {"crop": {"scale": [0.3, 0.5]}}},
     "exclude": {"augment": {"exclude": {"flip": ["pattern"]}}},
+    "spoil": {"augment": {"spoil": {"noise": {"probability": 1.0}}}},
+    "adversary": {"adversary": {"epsilon": 8.0}},
     "mixing": {"mixing": {"mixup": 0.5, "probability": 1.0}},
     "margin": {"margin": 1.5},
     "batch": {"batch": 16},

@@ -14,30 +14,34 @@ SOURCE = Path(shelfwise.__file__).parent
 
 #: Every module and its layer; a module imports only from smaller numbers, or from its own where not a sibling.
 LAYERS = {
-    0: "errors registry files journal progress drawings drawings.fabrics drawings.garments drawings.sarees "
+    0: "errors registry files journal progress drawings drawings.fabrics drawings.garments "
+    "drawings.regions drawings.sarees "
     "drawings.stages",
     1: "taxonomy tables roles layouts locate photos cells splits catalog single amounts answers packed "
     "predictions findings config "
     "tomltext spaces manifest",
-    2: "shards plaintext simplex_search metrics align report comparison drift_report changes changes.change "
+    2: "batch batch.shards plaintext simplex_search metrics align report comparison drift drift.report "
+    "changes changes.change "
     "changes.renames changes.diff "
     "changes.relayout changes.affected changes.recode "
     "data data.images data.headers data.colour data.store data.facts data.group data.clean data.outliers data.alike "
-    "data.small data.background data.units data.quantities data.prices_in_text data.brands data.text data.unit_prices "
+    "data.small data.background data.bad_photos data.units data.quantities data.prices_in_text data.brands data.text "
+    "data.unit_prices "
     "data.pixels data.terms data.addresses data.messages data.wire data.stores data.turns data.ledger "
     "data.wanted data.fetching data.download",
     3: "models models.backbones models.towers models.weights models.clip_tower models.engines models.runners "
-    "models.parity models.exported models.convert models.plain_nearest models.embed models.heads "
+    "models.parity models.exported models.convert models.plain_nearest models.embed models.remembered models.heads "
     "models.losses models.nearest models.approximate models.solver "
     "models.attention_heads models.squeeze_excitation models.shared_heads models.network models.batchnorm "
     "models.lora models.timm_tower models.transformers_tower "
     "models.text_encoders models.text_towers models.tfidf models.sentence_tower models.clip_text_tower "
     "models.pair models.pair_tower models.number_heads models.number_losses "
-    "models.distil models.mmd data.augment data.mixing data.warp data.beside data.batches "
-    "models.torchvision_repair models.chat models.vision_language models.vision_tuning shelves rendering "
+    "models.distil models.mmd models.adversary data.augment data.draws data.spoil data.mixing data.warp data.beside "
+    "data.batches "
+    "models.torchvision_repair models.chat models.vision_language models.vision_tuning shelves rendering drawn_regions "
     "trust trust.evidence trust.calibrate trust.decide trust.promise trust.costs trust.audit trust.suspects "
     "trust.noise trust.learnt trust.ranges trust.worth trust.points trust.amount_rule trust.mispriced "
-    "trust.shift trust.claims trust.lexicon trust.sequences trust.wording trust.spelt",
+    "trust.shift trust.permuted trust.claims trust.lexicon trust.sequences trust.wording trust.spelt",
     4: "train train.memory train.optim train.anatomy train.best train.gradients train.checkpoint train.events "
     "train.place train.course train.run train.loop train.track",
     5: "crossfit recipes.simplex recipes.sides recipes.blend recipes.stacking recipes.gate recipes.held "
@@ -45,28 +49,31 @@ LAYERS = {
     "recipes.vqa recipes.vqa_predictor recipes.vqa_remote recipes.vqa_local recipes.questions recipes.replies "
     "recipes.spread recipes.recall recipes.conversations "
     "recipes recipes.features recipes.routing recipes.votes recipes.weights recipes.probe "
-    "recipes.probe_predictor recipes.experts recipes.space recipes.texts recipes.value_names "
+    "recipes.probe_predictor recipes.experts recipes.rowwise recipes.shared recipes.space "
+    "recipes.texts recipes.value_names "
     "recipes.neighbours recipes.remapped recipes.index recipes.oddness recipes.treatments recipes.treated "
     "recipes.finetune recipes.training recipes.training_run recipes.tuned recipes.tuned_network recipes.head_start "
     "recipes.words recipes.looking recipes.products recipes.scoring "
     "recipes.boost recipes.boost_files recipes.boost_choices recipes.number_model recipes.estimates recipes.siblings "
     "recipes.trees recipes.views "
-    "recipes.teacher recipes.parts recipes.number_blend",
+    "recipes.saliency recipes.teacher recipes.sources recipes.parts recipes.number_blend",
     6: "evaluate evaluate_amounts photo_gain agreement describe",
     7: "bundle card pages pages.parts pages.svg pages.curves pages.charts pages.certainty pages.scores "
-    "pages.numbers pages.number_charts pages.prices pages.stock pages.gallery pages.differences "
+    "pages.heat pages.numbers pages.number_charts pages.prices pages.stock pages.gallery pages.differences "
     "pages.run pages.drift speed",
-    8: "batch jobs crews carried answering answerlog assembled fit drift drift_lines fingerprint expect "
-    "gathering advice start migrate auditing blending trials search export choosing",
+    8: "batch.run batch.jobs batch.crews batch.carried batch.answering batch.log batch.assembled fit "
+    "drift.compared drift.lines drift.fingerprint expect "
+    "gathering advice start migrate auditing explaining blending trials search export choosing",
     9: "demo toys testing head_contract text_contract number_loss_contract "
     "client service.keys service.limits service.pace service.options service.problems service.access "
     "service.metrics service.logs "
-    "service.front service.batcher service.products service.serving service.schemas service.intake service.remote "
+    "service.front service.batcher service.products service.serving service.schemas service.forms "
+    "service.intake service.remote "
     "service.asking service.openapi service.app service.run "
     "service service.verdicts service.items service.databases service.ledger service.desk "
     "service.lookalikes service.doubts service.labels service.label_studio "
     "service.review service.review_guard service.review_view",
-    10: "cli cli.options cli.learn cli.answer cli.inspect cli.audit cli.search cli.taxonomy cli.vqa "
+    10: "cli cli.options cli.amounts cli.learn cli.answer cli.inspect cli.audit cli.search cli.taxonomy cli.vqa "
     "cli.blend cli.drift cli.download cli.export cli.serve cli.labels cli.__main__",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}

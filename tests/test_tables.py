@@ -87,7 +87,9 @@ def test_other_wrong_sources(tmp_path: Path):
     with pytest.raises(UsageError, match="not dict"):
         read_table({"id": [1]})
     with pytest.raises(CatalogError, match="column 'tags' holds List"):
-        read_table(pl.DataFrame({"id": [1], "tags": [["a"]]}))
+        read_table(pl.DataFrame({"id": [1], "tags": [[1]]}))
+    several = read_table(pl.DataFrame({"id": [1, 2, 3], "tags": [["a", "b c"], [], None]}))
+    assert several.frame["tags"].to_list() == ['["a", "b c"]', None, None]
 
 
 def test_a_header_without_rows(tmp_path: Path):

@@ -1,7 +1,9 @@
 """Taxonomy: codes, packed slices, near misses, saving, and challenge-style attribute lists."""
 
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -92,6 +94,22 @@ def test_saved_and_loaded_with_its_hash(tmp_path: Path):
     del table["sha256"]
     path.write_text(json.dumps(table))
     assert Taxonomy.load(path) != SAREES
+
+
+def test_a_taxonomy_of_another_version_is_not_called_edited(tmp_path: Path):
+    """Fields that this version adds or drops change the hash of a file that nobody touched."""
+    path = tmp_path / "taxonomy.json"
+    table: dict[str, Any] = {"format": 1, "categories": [{"name": "Cups", "attributes": []}], "aliases": {}}
+    table["categories"][0]["attributes"] = [{"kind": "number", "name": "price", "unit": ""}]
+    canonical = json.dumps(table, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    table["sha256"] = hashlib.sha256(canonical.encode()).hexdigest()
+    path.write_text(json.dumps(table))
+    with pytest.raises(TaxonomyError, match=r"written by another version of shelfwise.*again"):
+        Taxonomy.load(path)
+    table["categories"][0]["name"] = "Mugs"
+    path.write_text(json.dumps(table))
+    with pytest.raises(TaxonomyError, match="does not match its sha256"):
+        Taxonomy.load(path)
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,7 @@ def test_a_rare_value_reaches_its_even_share(machine: Machine, tmp_path: Path):
         {"impute": "similar"},
         {"impute": "model"},
         {"upsample": 1.0},
+        {"bad_photos": True},
     ],
     ids=str,
 )

@@ -91,7 +91,7 @@ def test_a_row_gets_the_same_votes_in_any_batch(monkeypatch: pytest.MonkeyPatch,
     for rows in ([3], [49, 0], list(range(50))[::-1]):
         assert np.array_equal(voters.vote(TAXONOMY, "K", queries[rows]), whole[rows])
     monkeypatch.setattr(module, "CELLS", 1000)
-    monkeypatch.setattr(module, "ROWS", 64)
+    monkeypatch.setattr(module, "READY", 0)
     assert np.array_equal(voters.vote(TAXONOMY, "K", queries), whole)
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shelfwise.answers import Answers
     from shelfwise.auditing import audit_table
-    from shelfwise.batch import answer_table
+    from shelfwise.batch.jobs import BatchOptions
+    from shelfwise.batch.run import answer_table
     from shelfwise.bundle import Bundle, load
     from shelfwise.catalog import Catalog
     from shelfwise.changes.diff import diff
@@ -23,12 +24,11 @@ if TYPE_CHECKING:
     from shelfwise.data.download import download
     from shelfwise.data.group import near_duplicates
     from shelfwise.data.terms import DownloadOptions
-    from shelfwise.drift import drift
+    from shelfwise.drift.compared import drift
     from shelfwise.errors import ShelfwiseError
     from shelfwise.evaluate import compare, evaluate
     from shelfwise.findings import Finding, Findings
     from shelfwise.fit import fit
-    from shelfwise.jobs import BatchOptions
     from shelfwise.migrate import migrate
     from shelfwise.models.embed import embed
     from shelfwise.predictions import Machine, Predictions
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Answers": "answers",
-    "BatchOptions": "jobs",
+    "BatchOptions": "batch.jobs",
     "Bundle": "bundle",
     "Cascade": "recipes.cascade",
     "Catalog": "catalog",
@@ -85,7 +85,7 @@ _HOMES = {
     "Treated": "recipes.treated",
     "Treatments": "recipes.treatments",
     "Vqa": "recipes.vqa",
-    "answer_table": "batch",
+    "answer_table": "batch.run",
     "audit_table": "auditing",
     "backbone": "registry",
     "blend": "recipes.blend",
@@ -96,7 +96,7 @@ _HOMES = {
     "decide": "trust.decide",
     "diff": "changes.diff",
     "download": "data.download",
-    "drift": "drift",
+    "drift": "drift.compared",
     "embed": "models.embed",
     "evaluate": "evaluate",
     "fit": "fit",
@@ -169,10 +169,12 @@ __all__ = [
 
 
 class _Package(ModuleType):
-    """The package; ``fit`` and ``evaluate`` stay functions when the modules of those names are imported."""
+    """The package; ``fit`` and ``drift`` stay functions when the modules and packages of those names are imported."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, ModuleType) and _HOMES.get(name) == name:
+        if isinstance(value, ModuleType) and name in _HOMES:
+            if _HOMES[name] != name:
+                return  # a package of the function's name; the function is loaded when it is used
             value = getattr(value, name)
         super().__setattr__(name, value)
 

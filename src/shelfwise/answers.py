@@ -247,7 +247,8 @@ def check_rows(ids: Sequence[str], catalog: Catalog) -> None:
             f"ids on one side only: {listing(lost, 5)}" if lost else "the same ids in another order or number"
         )
         raise PredictionError(
-            f"{len(ids)} rows do not line up with the {len(catalog)} of {catalog.source}: {what}"
+            f"{len(ids)} rows do not line up with the {len(catalog)} of {catalog.source}: {what}. Were both read by "
+            "one bundle? To score a file of answers, name it with --bundle"
         )
 
 

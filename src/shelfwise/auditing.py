@@ -187,17 +187,24 @@ def mismatches(found: Audit, catalog: Catalog, most: int = SHOWN) -> "list[Misma
 
 
 def write_audit_page(
-    path: str | Path, found: Audit, catalog: Catalog, bundle: Bundle, table: str = ""
+    path: str | Path,
+    found: Audit,
+    catalog: Catalog,
+    bundle: Bundle,
+    table: str = "",
+    explain: int = 0,
+    machine: Machine | None = None,
 ) -> None:
-    """Write the page of an audit: a gallery of its suspects.
+    """Write the page of an audit: a gallery of its suspects, a heat map beside the first ``explain``.
 
     Raises:
-        UsageError: the path does not end in ``.html``.
+        UsageError: the path does not end in ``.html``, or maps are asked of a bundle that has none.
     """
     from shelfwise.pages import audit_page, write_page
 
+    shown = mismatches(found, catalog)
     page = audit_page(
-        mismatches(found, catalog),
+        _explained(shown, explain, catalog, bundle, machine) if explain else shown,
         source=Path(catalog.source).name,
         total=found.suspects + sum(int(item.suspect.sum()) for item in found.numbers),
         cells=len(found) + sum(map(len, found.numbers)),
@@ -207,8 +214,20 @@ def write_audit_page(
     write_page(path, page)
 
 
+def _explained(
+    shown: "list[Mismatch]", first: int, catalog: Catalog, bundle: Bundle, machine: Machine | None
+) -> "list[Mismatch]":
+    """Draw where the values seen come from, for the first mismatches."""
+    from shelfwise.explaining import explain_images
+
+    wanted = {(each.id, each.attribute): each.seen for each in shown[:first] if not each.number}
+    maps = explain_images(bundle, catalog, values=wanted, most=first, machine=machine)
+    drawn = {(each.id, each.attribute): each for each in maps}
+    return [replace(each, heat=drawn.get((each.id, each.attribute))) for each in shown]
+
+
 def weights_of(text: str) -> dict[str, float]:
-    """Read ``attribute=weight[,attribute=weight]``.
+    """Read ``name=weight[,name=weight]``.
 
     Raises:
         UsageError: a part without ``=``, or a weight that is not a number.
@@ -221,7 +240,7 @@ def weights_of(text: str) -> dict[str, float]:
         except ValueError:
             equals = ""
         if not equals or not name.strip():
-            raise UsageError(f"weights are written attribute=number, such as colour=2, not {part!r}")
+            raise UsageError(f"weights are written name=number, such as colour=2, not {part!r}")
     return weights
 
 

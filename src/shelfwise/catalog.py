@@ -149,7 +149,7 @@ class Catalog:
             notes.append(
                 Finding(
                     "no_images",
-                    f"no picture was found in {table.directory}: name the folder with images",
+                    f"no picture was found in {table.directory}: name the folder with --images (in Python: images=)",
                     severity="error",
                 )
             )

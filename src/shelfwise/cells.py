@@ -163,8 +163,10 @@ def encode_labels(
     Returns:
         int32 [N] category codes and int32 [N, J] value codes; ``EMPTY`` and ``UNKNOWN`` where there is none.
     """
-    category = cells[CATEGORY]
     codes = {name: code for name, code in taxonomy.category_codes.items() if name is not None}
+    if _no_category_stated(taxonomy, roles):
+        cells = cells.with_columns(pl.lit(None, pl.String).alias(CATEGORY))
+    category = cells[CATEGORY]
     category_N = _mapped(category, codes)
     out = np.full((cells.height, len(roles.choices)), EMPTY, dtype=np.int32)
     columns = {
@@ -194,6 +196,11 @@ def encode_labels(
             )
             out[:, position] = joined["code"].fill_null(EMPTY).to_numpy()
     return category_N, out
+
+
+def _no_category_stated(taxonomy: Taxonomy, roles: Roles) -> bool:
+    """Whether a table without a category column meets a taxonomy with several: each product's is predicted."""
+    return not roles.category and ONE_CATEGORY not in taxonomy.category_codes
 
 
 def _mapped(series: pl.Series, codes: Mapping[str, int]) -> npt.NDArray[np.int32]:
@@ -252,16 +259,13 @@ def table_findings(
                 "error",
             )
         )
-    found += [
-        Finding(
-            "empty_category",
-            "the category is empty and will be predicted",
-            position + 1,
-            ids[position],
-            field,
+    if _no_category_stated(taxonomy, roles):
+        found.append(
+            Finding("empty_category", "there is no category column: every category will be predicted")
         )
-        for position in np.flatnonzero(category_N == EMPTY).tolist()
-    ]
+    else:
+        said, empty = "the category is empty and will be predicted", np.flatnonzero(category_N == EMPTY)
+        found += [Finding("empty_category", said, at + 1, ids[at], field) for at in empty.tolist()]
     for column, name in enumerate(roles.choices):
         rows = np.flatnonzero((codes_NJ[:, column] == UNKNOWN) & (category_N >= 0)).tolist()
         if rows:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from shelfwise.catalog import Catalog
 from shelfwise.errors import PredictionError
 from shelfwise.predictions import Machine, Predictions, Predictor, Recipe
+from shelfwise.recipes.sources import check_unseen
 from shelfwise.splits import Folds
 
 
@@ -41,12 +42,13 @@ def cross_fit(
         keep: bool [N], learn from these rows only; all are predicted.
 
     Raises:
-        PredictionError: folds of other products.
+        PredictionError: folds of other products; or a bundle that the recipe learns from knows their labels.
     """
     if folds.ids != catalog.ids:
         raise PredictionError(f"the folds are of other products than {catalog.source}")
     from shelfwise.models.towers import one_thread
 
+    check_unseen(recipe, catalog)
     machine, catalog = machine or Machine(), catalog.remembering()
 
     def part(fold: int) -> tuple[npt.NDArray[np.int64], Predictions]:
@@ -103,7 +105,11 @@ def hold_out(
     """Fit on all rows but a holdout, fold 1 of ``split``; return the predictor and what it says of the holdout.
 
     Args: as in ``cross_fit``.
+
+    Raises:
+        PredictionError: a bundle that the recipe learns from knows the labels of the holdout.
     """
+    check_unseen(recipe, catalog.select(split.test(1)))
     machine, train = machine or Machine(), split.train(1)
     train = train if keep is None else train[keep[train]]
     predictor = recipe.fit(catalog.select(train), None, machine, seed)

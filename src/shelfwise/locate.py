@@ -54,7 +54,7 @@ class ImageFolder:
             )
         self.root = root.resolve()
         self._root = str(self.root)
-        self._parents: dict[str, str | None] = {}
+        self._parents: dict[str, Path | None] = {}
 
     @cached_property
     def _listing(self) -> "_Listing":
@@ -134,9 +134,8 @@ class ImageFolder:
         folder = self._parents.get(parent)
         if folder is None or name in ("", os.curdir, os.pardir) or "\\" in text or text.startswith("/"):
             return None
-        found = f"{folder}/{name}"
         try:
-            return None if stat.S_ISLNK(os.lstat(found).st_mode) else Path(found)
+            return None if stat.S_ISLNK(os.lstat(f"{folder}/{name}").st_mode) else folder / name
         except (OSError, ValueError):
             return None
 
@@ -154,15 +153,15 @@ class ImageFolder:
         if folder is None:
             # The root itself, or outside.
             return self.root if os.path.join(parent, name) == str(self.root) else None
-        return Path(folder, name)
+        return folder / name
 
-    def _resolved(self, folder: str) -> str | None:
+    def _resolved(self, folder: str) -> Path | None:
         """Return where a folder really is, ``None`` outside the root."""
         try:
-            found = os.path.realpath(folder)
+            found = Path(os.path.realpath(folder))
         except (OSError, ValueError):
             return None
-        return found if Path(found).is_relative_to(self.root) else None
+        return found if found.is_relative_to(self.root) else None
 
 
 @dataclass(frozen=True)
@@ -205,8 +204,13 @@ def locate_images(
     """
     paths: list[Path | None] = []
     errors: dict[int, ImageError] = {}
+    met: dict[str, Path] = {}
     for position, id_ in enumerate(ids):
         cell = cells[position] if cells is not None else None
+        known = met.get(cell) if cell is not None else None
+        if known is not None:
+            paths.append(known)
+            continue
         try:
             if cells is None:
                 paths.append(folder.by_id(id_))
@@ -215,7 +219,8 @@ def locate_images(
             elif URL_CELL.match(cell):
                 paths.append(folder.by_url(cell.strip(), id_))
             else:
-                paths.append(folder.by_path(cell.strip()))
+                met[cell] = folder.by_path(cell.strip())
+                paths.append(met[cell])
         except ImageError as error:
             paths.append(None)
             errors[position] = error

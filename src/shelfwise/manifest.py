@@ -67,7 +67,13 @@ def read_index(path: Path) -> Mapping[str, Any]:
     if not (path / INDEX).is_file():
         raise BundleError(
             f"there is no bundle at {path}"
-            + (" (it is a file)" if path.is_file() else "" if path.exists() else " (nothing is there)")
+            + (
+                " (it is a file; a bundle is the folder that fit wrote)"
+                if path.is_file()
+                else ""
+                if path.exists()
+                else " (nothing is there)"
+            )
         )
     try:
         index: Mapping[str, Any] = json.loads((path / INDEX).read_text(encoding="utf-8"))

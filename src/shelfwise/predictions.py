@@ -25,6 +25,7 @@ from shelfwise.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
     from shelfwise.models.engines import EngineSource
+    from shelfwise.models.remembered import Remembered
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -306,6 +307,7 @@ class Machine:
         engines: where engines are kept between calls, for a process that answers again and again; ``None`` to
             choose them for every call.
         keep: whether vectors of pictures are kept in the cache folder; else they are forgotten with the call.
+        remembered: vectors of the pictures that were seen last, in memory; they go before the cache folder.
         exported: the converted networks that may run in place of backbones; a bundle adds its own (``Bundle.on``).
     """
 
@@ -319,6 +321,7 @@ class Machine:
     engines: dict[Hashable, Any] | None = field(default=None, compare=False, repr=False)
     keep: bool = True
     exported: "EngineSource | None" = None
+    remembered: "Remembered | None" = field(default=None, compare=False, repr=False)
 
 
 @runtime_checkable

@@ -125,7 +125,7 @@ def render_catalog(
     """
     if products < 40 or min(size) < 32:
         raise UsageError(f"need at least 40 products and 32 pixels a side, not {products} products of {size}")
-    rows = _plan(products, seed)
+    rows = plan(products, seed)
     if (directory / "truth.csv").exists():  # pictures of an earlier run, perhaps under other names
         for name in re.findall(PICTURE, (directory / "truth.csv").read_text(encoding="utf-8")):
             (directory / name).unlink(missing_ok=True)
@@ -139,7 +139,7 @@ def render_catalog(
     return _describe(directory, rows)
 
 
-def _plan(products: int, seed: int) -> list[_Product]:
+def plan(products: int, seed: int) -> list[_Product]:
     """Decide every row before drawing: values, gaps, faults, duplicates, ids and file names."""
     rng = Random(f"shelfwise plan {seed}")
     rows: list[_Product] = []

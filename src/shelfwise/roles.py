@@ -6,7 +6,7 @@ is saved with a bundle so that a later table is read the same way.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, cast
 
 import polars as pl
@@ -39,6 +39,9 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".ti
 POSITION = re.compile(r"^attr_(\d+)$", re.IGNORECASE)
 #: A column whose values repeat less often than this, on average, is text.
 ROWS_PER_VALUE = 5
+FRACTION = r"^\s*-?\d*[.,]\d+\s*$"
+#: A column of codes that has a value of its own in this share of the rows may be meant as the id.
+NEARLY = 0.9
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,20 @@ class Columns:
                     raise CatalogError(f"column {column!r} is declared both {roles[column]} and {entry.name}")
                 roles[column] = entry.name
         return roles
+
+    def as_in(self, headers: Sequence[str]) -> "Columns":
+        """Return the same with the table's own headers, where a name differs in blanks at its ends only."""
+        bare: dict[str, list[str]] = {}
+        for header in headers:
+            bare.setdefault(header.strip(), []).append(header)
+
+        def own(name: str) -> str:
+            found = bare.get(name.strip(), [])
+            return found[0] if name not in headers and len(found) == 1 else name
+
+        singles = {key: own(getattr(self, key)) for key in ("id", "category", "image") if getattr(self, key)}
+        lists = {key: tuple(map(own, getattr(self, key))) for key in ("text", "number", "choice", "ignore")}
+        return replace(self, **cast(dict[str, Any], singles | lists))
 
 
 @dataclass(frozen=True)
@@ -153,6 +170,7 @@ def infer_roles(frame: pl.DataFrame, columns: Columns, missing: Sequence[str], s
     Raises:
         CatalogError: an override that names no column.
     """
+    columns = columns.as_in(frame.columns)
     overridden = _overridden(frame, columns, source)
     free = [name for name in frame.columns if name not in overridden]
     notes: list[str] = []
@@ -160,9 +178,11 @@ def infer_roles(frame: pl.DataFrame, columns: Columns, missing: Sequence[str], s
     category = columns.category or _first(free, CATEGORY_NAMES)
     image = columns.image or _image_column(frame, [n for n in free if n not in (id_column, category)])
     if id_column is None:
-        notes.append("no id column: rows are numbered from 1")
+        notes.append(f"no id column: rows are numbered from 1{_nearly(frame, free, missing)}")
     if category is None:
-        notes.append("no category column: all products are of one category")
+        like = [name for name in free if "category" in _plain(name)]
+        hint = f"; name one with --category, such as {like[0]!r}" if like else ""
+        notes.append(f"no category column: all products are of one category{hint}")
     roles: dict[str, list[str]] = {"choice": [], "number": [], "text": [], "ignore": []}
     challenge = is_challenge(frame)
     for name in frame.columns:
@@ -192,6 +212,7 @@ def fit_roles(frame: pl.DataFrame, known: Roles, columns: Columns, source: str) 
     Raises:
         CatalogError: an override that names no column.
     """
+    columns = columns.as_in(frame.columns)
     overridden = _overridden(frame, columns, source)
     present = set(frame.columns)
     asked = [(known.id, columns.id), (known.image, columns.image)]
@@ -251,7 +272,9 @@ def _position(name: str) -> int:
 
 
 def _plain(name: str) -> str:
-    return name.strip().casefold().replace(" ", "_")
+    """A header as the lists of names have it: ``MRP (Rs)`` is ``mrp``, ``Product-Id`` is ``product_id``."""
+    words = re.split(r"[(\[]", name)[0].strip() or name.strip()
+    return re.sub(r"[\s\-./]+", "_", words).strip("_").casefold()
 
 
 def _first(names: Sequence[str], wanted: Sequence[str]) -> str | None:
@@ -268,12 +291,31 @@ def _unique_column(frame: pl.DataFrame, names: Sequence[str], notes: list[str]) 
             and series.null_count() == 0
             and series.n_unique() == len(series)
             and not series.str.contains(r"\s").any()
-            and _plain(name) not in (*TEXT_NAMES, *IMAGE_NAMES)
+            and _plain(name) not in (*TEXT_NAMES, *IMAGE_NAMES, *NUMBER_NAMES)
+            and not series.str.contains(FRACTION).any()
             and not _ends_like_image(series)
         ):
             notes.append(f"{name}: taken as the id, every value is there once")
             return name
     return None
+
+
+def _nearly(frame: pl.DataFrame, names: Sequence[str], missing: Sequence[str]) -> str:
+    """What to do about a column that would be the id, if only a few of its cells were not empty or there twice."""
+    for name in names:
+        cells = frame[name].drop_nulls()
+        cells = cells.filter(~cells.str.strip_chars().is_in(list(missing)))
+        kinds, rows = cells.n_unique(), frame.height
+        codes = not cells.str.contains(r"\s").any() and cells.str.contains(r"\d").all()
+        if (
+            kinds >= NEARLY * rows
+            and codes
+            and not _ends_like_image(frame[name])
+            and _plain(name) not in NUMBER_NAMES
+        ):
+            short = f" ({rows - kinds:,} of its cells are empty or there twice)" if kinds < rows else ""
+            return f"; if {name!r} is the id{short}, name it with --id"
+    return ""
 
 
 def _ends_like_image(series: pl.Series) -> bool:

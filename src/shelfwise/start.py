@@ -128,7 +128,9 @@ def init(
     paths = out / "shelfwise.toml", out / "taxonomy.json"
     for path in paths:
         if path.exists():
-            raise UsageError(f"{path} is there already; it is left as it is")
+            raise UsageError(
+                f"{path} is there already; it is left as it is. Remove it, or name another folder with -o"
+            )
     roles = catalog.schema.roles
     aliases: dict[str, dict[str, str]] = {}
     for finding in catalog.findings.of(kind="spelling"):

@@ -7,6 +7,7 @@ its caller names, and ``unescape`` reverses that exactly.
 
 import csv
 import io
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ FORMULA = r"^'*[=+\-@\t\r]"
 ESCAPED = re.compile(r"^'+[=+\-@\t\r]")
 SEPARATORS = (",", ";", "\t", "|")
 TABLE_ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".xlsx")
+INSTEAD = ": it is a directory. Photos are named in a column of a table, and their folder with --images"
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def read_table(source: Any) -> Table:
         raise UsageError(f"a table is a path, a polars frame or a pandas frame, not {type(source).__name__}")
     path = Path(source)
     if not path.is_file():
-        raise CatalogError(f"there is no table {path}" + (" (it is a directory)" if path.is_dir() else ""))
+        raise CatalogError(f"there is no table {path}" + (INSTEAD if path.is_dir() else ""))
     ending = path.suffix.lower()
     if ending not in TABLE_ENDINGS:
         raise CatalogError(f"{path}: a table ends in {listing(TABLE_ENDINGS)}")
@@ -159,7 +161,7 @@ def row_fault(source: str, rows: Iterable[Sequence[str]], width: int, before: in
 
 
 def as_text(frame: pl.DataFrame, source: str, whole: Sequence[str] | None = None) -> pl.DataFrame:
-    """Return a frame with every cell as text, null where empty.
+    """Return a frame with every cell as text, null where empty; a list of texts as JSON.
 
     Args:
         frame: as read.
@@ -178,11 +180,19 @@ def as_text(frame: pl.DataFrame, source: str, whole: Sequence[str] | None = None
             # Whole ones without ``.0``, so that an id column that became floats keeps its ids.
             values, is_int = series.fill_nan(None), is_whole(series) if whole is None else name in whole
             columns.append((values.cast(pl.Int64) if is_int else values).cast(pl.String))
+        elif isinstance(series.dtype, pl.List) and series.dtype.inner in (pl.String, pl.Null):
+            columns.append(pl.Series(name, [_listed(cell) for cell in series.to_list()], pl.String))
         elif isinstance(series.dtype, pl.List | pl.Array | pl.Struct | pl.Object | pl.Binary):
             raise CatalogError(f"{source}: column {name!r} holds {series.dtype}, not text or numbers")
         else:
             columns.append(series.cast(pl.String))
     return pl.DataFrame(columns).with_columns(pl.all().replace({"": None})) if columns else frame
+
+
+def _listed(cell: Sequence[str | None] | None) -> str | None:
+    """Return a list of texts as JSON, as cells of text tables hold several photos."""
+    texts = [text for text in cell or () if text]
+    return json.dumps(texts, ensure_ascii=False) if texts else None
 
 
 def is_whole(series: pl.Series) -> bool:

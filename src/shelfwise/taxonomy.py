@@ -309,8 +309,7 @@ class Taxonomy:
     @cached_property
     def hash(self) -> str:
         """SHA-256 of the canonical JSON: equal for equal taxonomies only."""
-        text = json.dumps(self.table(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return _digest(self.table())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Taxonomy) and self.hash == other.hash
@@ -332,7 +331,8 @@ class Taxonomy:
         """Read a taxonomy written by ``save``, or one edited by hand with the hash line removed.
 
         Raises:
-            TaxonomyError: no such file, not JSON, or the content does not match its hash.
+            TaxonomyError: no such file, not JSON, the content does not match its hash, or another version wrote it and
+                meant something that this one does not.
         """
         path = Path(path)
         try:
@@ -342,12 +342,23 @@ class Taxonomy:
         if not isinstance(table, dict):
             raise TaxonomyError(f"{path}: not a taxonomy")
         taxonomy = cls.from_table(table, str(path))
-        stated = table.get("sha256")
-        if stated is not None and stated != taxonomy.hash:
+        stated = table.pop("sha256", None)
+        if stated not in (None, taxonomy.hash):
+            if stated == _digest(table):
+                raise TaxonomyError(
+                    f"{path}: was written by another version of shelfwise, whose taxonomies hold other fields than "
+                    "those of this one; fit the bundle that it is of again, or answer with the version that wrote it"
+                )
             raise TaxonomyError(
                 f"{path}: the content does not match its sha256; if you changed it on purpose, delete that line"
             )
         return taxonomy
+
+
+def _digest(table: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of canonical JSON."""
+    text = json.dumps(table, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _attribute_table(attribute: Attribute) -> dict[str, Any]:

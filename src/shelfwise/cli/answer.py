@@ -6,16 +6,21 @@ They parse, call one library function and print.
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from shelfwise.cli.amounts import amount_text, range_text
 from shelfwise.cli.options import (
     Attributes,
     Cache,
     Category,
     Device,
     Engine,
+    ExplainBeside,
+    ExplainImage,
+    ExplainMost,
+    ExplainOnly,
     Html,
     Id,
     Image,
@@ -34,11 +39,10 @@ from shelfwise.cli.options import (
 from shelfwise.errors import UsageError
 
 if TYPE_CHECKING:
-    from shelfwise.amounts import AmountAnswers
     from shelfwise.answers import Answers
+    from shelfwise.batch.jobs import BatchOptions
     from shelfwise.bundle import Bundle
     from shelfwise.catalog import Catalog
-    from shelfwise.jobs import BatchOptions
     from shelfwise.predictions import Machine, Predictions
     from shelfwise.roles import Columns
 
@@ -115,6 +119,10 @@ def predict(
     log: Annotated[
         Path | None, typer.Option("--log", metavar="FILE", help="Append every answer as a JSON line.")
     ] = None,
+    explain_image: ExplainImage = None,
+    explain_only: ExplainOnly = "",
+    explain_most: ExplainMost = 50,
+    explain_beside: ExplainBeside = None,
     jobs: Jobs = None,
     device: Device = "auto",
     engine: Engine = "auto",
@@ -124,7 +132,14 @@ def predict(
     from shelfwise.roles import IMAGE_ENDINGS
 
     with machine_of(cache, jobs, device, engine) as machine:
+        asked = None
+        if explain_image is not None:
+            from shelfwise.explaining import Explain
+
+            asked = Explain(explain_image, explain_only, explain_most, explain_beside, images)
         if table.suffix.lower() in IMAGE_ENDINGS:
+            if asked is not None:
+                print(asked.photo(bundle, table, category or None, machine), file=sys.stderr)
             _predict_photo(bundle, table, listing, category, id, precision, machine)
         if listing is not None:
             raise UsageError("--listing is what is written of one photo; a table has columns of text")
@@ -136,8 +151,8 @@ def predict(
             )
         if on not in ("here", "ray"):
             raise UsageError(f"--on is here or ray, not {on!r}")
-        from shelfwise.batch import needs_job
-        from shelfwise.jobs import ROWS, BatchOptions
+        from shelfwise.batch.jobs import ROWS, BatchOptions
+        from shelfwise.batch.run import needs_job
 
         options = BatchOptions(
             precision=precision,
@@ -162,9 +177,15 @@ def predict(
         )
         columns = columns_of(id, category, image, "", "", "")
         if shard is not None or needs_job(table, out, options):
+            if asked is not None:
+                raise UsageError(
+                    "--explain-image is for a table that is answered at once: explain a part of it"
+                )
             _predict_job(bundle, table, out, images, photos, columns, options, machine)
         else:
             _predict_table(bundle, table, out, images, photos, columns, options, machine)
+        if asked is not None:
+            print(asked.table(bundle, table, columns, machine))
 
 
 def _predict_photo(
@@ -189,7 +210,7 @@ def _predict_photo(
     )
     print(json.dumps(one, ensure_ascii=False, indent=1))
     for name in loaded.taxonomy.number_names:
-        print(_range_text(name, loaded.taxonomy.number(name).unit, one["answers"]), file=sys.stderr)
+        print(range_text(name, loaded.taxonomy.number(name).unit, one["answers"]), file=sys.stderr)
     raise typer.Exit(0 if one["error"] is None else 1)
 
 
@@ -204,7 +225,7 @@ def _predict_job(
     machine: "Machine",
 ) -> None:
     """Answer a table shard by shard."""
-    from shelfwise.batch import answer_table
+    from shelfwise.batch.run import answer_table
 
     found = answer_table(
         bundle, table, out, images=images, photos=photos, columns=columns, options=options, machine=machine
@@ -217,6 +238,14 @@ def _predict_job(
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)
     print(found)
+    _check_any(found.failed, found.rows)
+
+
+def _check_any(failed: int, rows: int) -> None:
+    """End with 1 where no row at all was answered: most likely the photos are elsewhere."""
+    if rows and failed == rows:
+        print("no row could be answered: see the table of errors, and --images", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 def _predict_table(
@@ -263,37 +292,9 @@ def _predict_table(
         f"cells: {', '.join(f'{count:,} {state}' for state, count in answers.counts().items() if state != 'error')}"
     )
     for item in answers.amounts:
-        print(_amount_text(item))
-
-
-def _range_text(name: str, unit: str, cells: "dict[str, dict[str, Any]]") -> str:
-    """One number and its range in words."""
-    cell = cells.get(name)
-    if cell is None:
-        return f"{name}: nothing is known of it here"
-    value = cell["value"]
-    said = f"{value:,.2f}{unit and ' '}{unit}" if value is not None else cell["state"]
-    if cell["low"] is None:
-        return f"{name}: {said}"
-    each = f"; {cell['unit_price']:,.2f} for {cell['unit']}" if cell.get("unit_price") else ""
-    return f"{name}: {said}, {cell['coverage']:.0%} range {cell['low']:,.2f} to {cell['high']:,.2f}{each}"
-
-
-def _amount_text(item: "AmountAnswers") -> str:
-    """What became of a Number, in words."""
-    import numpy as np
-
-    from shelfwise.answers import STATES
-
-    counts = [(name, int((item.state == at).sum())) for at, name in enumerate(STATES)]
-    told = ", ".join(f"{count:,} {name}" for name, count in counts if count)
-    known = item.low > 0
-    if not known.any():
-        return f"{item.name}: {told}"
-    times = float(np.median(item.high[known] / item.low[known]))
-    return (
-        f"{item.name}: {told}; {item.coverage:.0%} ranges, their high end typically {times:.2f} times the low"
-    )
+        print(amount_text(item))
+    if not answers.amounts:
+        _check_any(len(answers.errors), len(answers))
 
 
 @app.command()
@@ -307,6 +308,10 @@ def evaluate(
     ] = None,
     html: Html = None,
     photos: Photos = None,
+    by: Annotated[
+        Path | None,
+        typer.Option("--bundle", help="Of a file of answers: the bundle it is from; TABLE is read as by it."),
+    ] = None,
     max_ms: Annotated[
         float | None,
         typer.Option(
@@ -331,7 +336,7 @@ def evaluate(
     if max_ms is not None and not source.is_dir():
         raise UsageError(f"--max-ms is how fast a bundle may be; {source} is a file of answers")
     with machine_of(cache, jobs, device, engine) as machine:
-        catalog, predictions, bundle = _scored(source, table, images, attributes, machine, photos)
+        catalog, predictions, bundle = _scored(source, table, images, attributes, machine, photos, by)
         groups = near_duplicates(catalog, cache=cache_directory(cache), jobs=jobs, progress=machine.progress)
         report = run_evaluate(predictions, catalog, groups=groups, metric=metric, seed=seed or 0)
         sure = predictions if html is None or bundle is None else bundle.predict(catalog, machine)
@@ -369,6 +374,7 @@ def _scored(
     attributes: Path | None,
     machine: "Machine",
     photos: Path | None = None,
+    by: Path | None = None,
 ) -> "tuple[Catalog, Predictions | Answers, Bundle | None]":
     """Read the truth, and answer it with a bundle, which is returned too, or read answers from a file."""
     from shelfwise.bundle import load
@@ -379,7 +385,10 @@ def _scored(
         bundle: Bundle = load(source)
         catalog = bundle.read(table, images=images, photos=photos)
         return catalog, bundle.answer(catalog, every_cell=True, machine=machine), bundle
-    catalog = Catalog.read(table, images=images, attributes=attributes)
+    if by is None:
+        catalog = Catalog.read(table, images=images, attributes=attributes)
+    else:
+        catalog = load(by).read(table, images=images)
     answers = read_answers(source, catalog)
     if answers.amounts and not any((block.codes >= 0).any() for block in answers.blocks):
         catalog = catalog.only("numbers")  # what has no attribute was not asked for them

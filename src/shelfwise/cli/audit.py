@@ -28,6 +28,7 @@ from shelfwise.cli.options import (
     machine_of,
     say,
 )
+from shelfwise.errors import UsageError
 
 
 @app.command()
@@ -44,6 +45,10 @@ def audit(
         int, typer.Option(min=0, help="Name this many confirmed look-alikes beside each value.")
     ] = 0,
     html: Annotated[Path | None, typer.Option(help="Also write a page with pictures: .html.")] = None,
+    explain: Annotated[
+        int,
+        typer.Option("--explain-image", min=0, help="On the page: heat maps beside this many mismatches."),
+    ] = 0,
     id: Id = "",
     category: Category = "",
     image: Image = "",
@@ -60,14 +65,16 @@ def audit(
     from shelfwise.bundle import load
 
     check_paths(out, html)
+    if explain and html is None:
+        raise UsageError("--explain-image puts heat maps on the page: name it with --html FILE")
     loaded, given = load(bundle), weights_of(weights)
     columns = columns_of(id, category, image, text, number, ignore)
     catalog = loaded.read(table, images=images, columns=columns, photos=photos)
     with machine_of(cache, jobs, device, engine) as machine:
         found = audit_table(loaded, catalog, weights=given, look_alikes=evidence, machine=machine)
-    found.write(out)
-    if html is not None:
-        write_audit_page(html, found, catalog, loaded, out.name)
+        found.write(out)
+        if html is not None:
+            write_audit_page(html, found, catalog, loaded, out.name, explain, machine)
     say(catalog.findings)
     for line in summary(found, loaded):
         print(line)

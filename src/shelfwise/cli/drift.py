@@ -61,8 +61,8 @@ def drift(
 ) -> None:
     """Say what changed since the bundle was fitted, without labels; exit code 3 where something did."""
     from shelfwise.bundle import load
-    from shelfwise.drift import drift as compare
-    from shelfwise.drift_report import check_ending
+    from shelfwise.drift.compared import drift as compare
+    from shelfwise.drift.report import check_ending
 
     check_page(html)
     if out is not None:

@@ -12,6 +12,7 @@ from shelfwise.cli.options import (
     Attributes,
     Cache,
     Category,
+    Choice,
     Device,
     Engine,
     Id,
@@ -43,6 +44,7 @@ def clean(
     image: Image = "",
     text: Text = "",
     number: Number = "",
+    choice: Choice = "",
     ignore: Ignore = "",
     suspects: Annotated[
         bool, typer.Option("--suspects", help="Also list doubtful labels and claims; needs --bundle.")
@@ -56,7 +58,7 @@ def clean(
     """Find duplicates, conflicting labels and bad images; writes findings, changes nothing."""
     from shelfwise.auditing import clean_table
 
-    columns = columns_of(id, category, image, text, number, ignore)
+    columns = columns_of(id, category, image, text, number, ignore, choice)
     with machine_of(cache, jobs, "auto", "auto") as machine:
         findings = clean_table(
             table,

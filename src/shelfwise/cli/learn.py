@@ -12,6 +12,7 @@ from shelfwise.cli.options import (
     Attributes,
     Cache,
     Category,
+    Choice,
     Device,
     Engine,
     Html,
@@ -29,9 +30,13 @@ from shelfwise.cli.options import (
     app,
     check_page,
     columns_of,
+    few,
     machine_of,
     say,
 )
+
+#: Findings of one kind that ``check`` prints.
+SHOWN = 20
 
 
 @app.command()
@@ -60,13 +65,14 @@ def init(
     image: Image = "",
     text: Text = "",
     number: Number = "",
+    choice: Choice = "",
     ignore: Ignore = "",
 ) -> None:
     """Settle the columns: writes taxonomy.json and a shelfwise.toml you then own."""
     from shelfwise.catalog import Catalog
     from shelfwise.start import init as run_init
 
-    columns = columns_of(id, category, image, text, number, ignore)
+    columns = columns_of(id, category, image, text, number, ignore, choice)
     catalog = Catalog.read(table, images=images, attributes=attributes, columns=columns)
     written = run_init(catalog, table, out, images=images, attributes=attributes, columns=columns)
     say(catalog.findings)
@@ -89,6 +95,7 @@ def check(
     image: Image = "",
     text: Text = "",
     number: Number = "",
+    choice: Choice = "",
     ignore: Ignore = "",
     jobs: Jobs = None,
     cache: Cache = None,
@@ -97,16 +104,18 @@ def check(
     from shelfwise.start import check as run_check
 
     check_page(html)
-    columns = columns_of(id, category, image, text, number, ignore)
+    columns = columns_of(id, category, image, text, number, ignore, choice)
     with machine_of(cache, jobs, "auto", "auto") as machine:
         findings, description = run_check(
             run_file, images=images, attributes=attributes, bundle=bundle, columns=columns, machine=machine
         )
     print(description)
-    for finding in findings:
+    shown = few(findings, SHOWN)
+    for finding in shown:
         print(finding)
     counted = ", ".join(f"{count} {kind}" for kind, count in findings.counts().items())
-    print(f"{len(findings)} findings" + (f": {counted}" if counted else ""))
+    left = f"; {len(shown)} of them are above, -o FILE.csv has all" if len(shown) < len(findings) else ""
+    print(f"{len(findings)} findings" + (f": {counted}{left}" if counted else ""))
     if out is not None:
         findings.write(out)
     if html is not None:
@@ -137,6 +146,7 @@ def fit(
     image: Image = "",
     text: Text = "",
     number: Number = "",
+    choice: Choice = "",
     ignore: Ignore = "",
     seed: Seed = None,
     jobs: Jobs = None,
@@ -151,7 +161,7 @@ def fit(
 
     check_target(out)
     check_page(html)
-    columns = columns_of(id, category, image, text, number, ignore)
+    columns = columns_of(id, category, image, text, number, ignore, choice)
     options = run_of(
         source, overrides or [], images=images, attributes=attributes, columns=columns, seed=seed
     )

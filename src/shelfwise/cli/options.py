@@ -5,6 +5,7 @@ It knows no verb. Nothing heavy is imported here, so ``--help`` is quick.
 
 import contextlib
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from shelfwise.findings import Findings
+    from shelfwise.findings import Finding, Findings
     from shelfwise.predictions import Machine
     from shelfwise.roles import Columns
 
@@ -24,6 +25,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"shelfwise {version('shelfwise')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Fill in a product catalogue from its photos and text, and say how sure."""
+
 
 Table = Annotated[Path, typer.Argument(metavar="TABLE", help="CSV, TSV, Parquet or xlsx of products.")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="Where to write.")]
@@ -39,6 +58,9 @@ Category = Annotated[str, typer.Option("--category", help="Category column.")]
 Image = Annotated[str, typer.Option("--image", help="Image column.")]
 Text = Annotated[str, typer.Option("--text", metavar="COLUMN[,COLUMN]", help="Columns of free text.")]
 Number = Annotated[str, typer.Option("--number", metavar="COLUMN[,COLUMN]", help="Columns of numbers.")]
+Choice = Annotated[
+    str, typer.Option("--choice", metavar="COLUMN[,COLUMN]", help="Columns of attributes to learn.")
+]
 Ignore = Annotated[str, typer.Option("--ignore", metavar="COLUMN[,COLUMN]", help="Columns to leave out.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of folds and training.")]
 Jobs = Annotated[
@@ -72,14 +94,17 @@ def machine_of(
         yield Machine(cache, jobs, device, engine, progress, runs=runs)
 
 
-def columns_of(id: str, category: str, image: str, text: str, number: str, ignore: str) -> "Columns":
+def columns_of(
+    id: str, category: str, image: str, text: str, number: str, ignore: str, choice: str = ""
+) -> "Columns":
     """The columns that the flags settle; several names are parted by commas."""
     from shelfwise.roles import Columns
 
     def names(cell: str) -> tuple[str, ...]:
         return tuple(part.strip() for part in cell.split(",") if part.strip())
 
-    return Columns(id or None, category or None, image or None, names(text), names(number), (), names(ignore))
+    lists = (names(text), names(number), names(choice), names(ignore))
+    return Columns(id or None, category or None, image or None, *lists)
 
 
 def check_page(html: Path | None) -> None:
@@ -90,10 +115,46 @@ def check_page(html: Path | None) -> None:
         check_ending(html)
 
 
+def few(findings: "Findings", most: int) -> "list[Finding]":
+    """The first ``most`` findings of every kind: one mistake that concerns every row does not hide the others."""
+    met: Counter[str] = Counter()
+    shown = []
+    for finding in findings:
+        met[finding.kind] += 1
+        if met[finding.kind] <= most or finding.kind == "reading":
+            shown.append(finding)
+    return shown
+
+
 def say(findings: "Findings", most: int = 12) -> None:
-    """Print findings to stderr, the worst first, the rest counted."""
-    for finding in list(findings)[:most]:
+    """Print findings to stderr, the worst first, three of a kind at most, the rest counted."""
+    for finding in few(findings, 3)[:most]:
         print(finding, file=sys.stderr)
     if len(findings) > most:
         counted = ", ".join(f"{count} {kind}" for kind, count in findings.counts().items())
         print(f"... {len(findings)} findings in all: {counted}. See: shelfwise check", file=sys.stderr)
+
+
+ExplainImage = Annotated[
+    Path | None,
+    typer.Option(
+        "--explain-image", metavar="DIR", help="Also draw where in its photo each answer comes from."
+    ),
+]
+ExplainOnly = Annotated[
+    str,
+    typer.Option(
+        "--explain-only",
+        metavar="ATTRIBUTES",
+        help="Of --explain-image: attributes, unsure or mismatch, by commas.",
+    ),
+]
+ExplainMost = Annotated[int, typer.Option("--explain-most", min=1, help="Of --explain-image: maps at most.")]
+ExplainBeside = Annotated[
+    Path | None,
+    typer.Option(
+        "--explain-beside",
+        metavar="TABLE",
+        help="Of --explain-image: products that answers are compared with, by default those asked about.",
+    ),
+]

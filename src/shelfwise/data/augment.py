@@ -14,10 +14,12 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from shelfwise.config import Options
+from shelfwise.data.draws import Draws, Probability, Range, Shares, Strength
 from shelfwise.data.mixing import Mixed, Mixing, mix
+from shelfwise.data.spoil import Spoil
 from shelfwise.data.warp import blur, colour_matrices, homographies, recolour, warp
 from shelfwise.errors import UsageError, suggest
 from shelfwise.taxonomy import Taxonomy
@@ -25,18 +27,6 @@ from shelfwise.taxonomy import Taxonomy
 __all__ = ["Augment", "Augmented", "Mixed", "Mixing", "mix"]
 
 
-def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
-    if pair[0] > pair[1]:
-        raise ValueError(f"goes from the smaller to the larger number, not from {pair[0]} to {pair[1]}")
-    return pair
-
-
-Probability = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(gt=0, le=1)]
-Range = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
-Shares = Annotated[tuple[Share, Share], AfterValidator(_ascending)]
-Strength = Annotated[float, Field(ge=0, lt=1)]
 #: Changes that are composed into one warp.
 GEOMETRIC = ("crop", "flip", "rotate", "affine", "perspective")
 
@@ -147,6 +137,10 @@ class Exclude(Options):
     hue: Names = ()
     blur: Names = ()
     erase: Names = ()
+    dark: Names = ()
+    cast: Names = ()
+    noise: Names = ()
+    jpeg: Names = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,6 +162,7 @@ class Augment(Options):
     Attributes:
         crop, flip, rotate, affine, perspective: of the geometry.
         colour, blur, erase: of the pixels.
+        spoil: what bad photographs have: little light, a colour cast, noise, compression.
         exclude: attributes whose labels a change makes unsure.
     """
 
@@ -179,6 +174,7 @@ class Augment(Options):
     colour: Colour = Colour()
     blur: Blur = Blur()
     erase: Erase = Erase()
+    spoil: Spoil = Spoil()
     exclude: Exclude = Exclude()
 
     def apply(
@@ -275,7 +271,7 @@ class Augment(Options):
             )
         if did["erase"].any():
             planes_BChw = self._erase(planes_BChw, draws, did["erase"])
-        return planes_BChw
+        return self.spoil.apply(planes_BChw, draws, did)
 
     def _erase(
         self, planes_BChw: torch.Tensor, draws: "Draws", which_B: np.ndarray[Any, Any]
@@ -353,35 +349,3 @@ class Augment(Options):
                     raise UsageError(
                         f"augment.exclude.{change}: no category has the attribute {name!r}. {suggest(name, known)}"
                     )
-
-
-class Draws:
-    """Numbers drawn for pictures, each from the picture's seed and the name of what is drawn.
-
-    Args:
-        seeds_B: int64.
-    """
-
-    def __init__(self, seeds_B: np.ndarray[Any, Any]) -> None:
-        self.seeds_B = scramble(seeds_B.astype(np.int64).view(np.uint64))
-
-    def between(self, name: str, low: float, high: float) -> np.ndarray[Any, Any]:
-        """Return float64 [B], even between two numbers."""
-        salt = np.uint64(int.from_bytes(name.encode()[:64], "little") % (2**61 - 1))
-        bits_B = scramble(self.seeds_B ^ scramble(np.full(1, salt, np.uint64)))
-        result: np.ndarray[Any, Any] = low + (bits_B >> np.uint64(11)) * 2.0**-53 * (high - low)
-        return result
-
-    def happens(self, name: str, probability: float) -> np.ndarray[Any, Any]:
-        """Return bool [B], true with a probability."""
-        result: np.ndarray[Any, Any] = self.between(f"{name}?", 0, 1) < probability
-        return result
-
-
-def scramble(bits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The output function of SplitMix64 (Steele, Lea and Flood 2014), on uint64 arrays, which wrap."""
-    bits = bits + np.uint64(0x9E3779B97F4A7C15)
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    result: np.ndarray[Any, Any] = bits ^ (bits >> np.uint64(31))
-    return result

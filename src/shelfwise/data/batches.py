@@ -21,8 +21,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shelfwise.data.augment import Augment, scramble
+from shelfwise.data.augment import Augment
 from shelfwise.data.beside import Beside, Tokens, Vectors
+from shelfwise.data.draws import scramble
 from shelfwise.data.mixing import Mixed, Mixing
 from shelfwise.taxonomy import Taxonomy
 

@@ -12,6 +12,7 @@ import math
 import os
 import stat
 import struct
+import sys
 import threading
 import warnings
 import zlib
@@ -37,6 +38,11 @@ from PIL import (
 from shelfwise.data.colour import on_white, to_eight_bits, to_srgb
 from shelfwise.data.headers import checked_png, early_size, is_cut, png_depth, sniff
 from shelfwise.errors import ImageError, UsageError
+
+if sys.platform == "win32":
+    from pathlib import WindowsPath as PlainPath
+else:
+    from pathlib import PosixPath as PlainPath
 
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 200_000_000
@@ -117,28 +123,60 @@ class Photo:
     notes: tuple[str, ...]
 
 
+class HeldPhoto(PlainPath):
+    """The path of a picture that lies nowhere: its content is held in memory, under a name for messages.
+
+    Attributes:
+        content: of the file that it would be.
+    """
+
+    content: bytes
+
+    @classmethod
+    def of(cls, name: str, content: bytes) -> "HeldPhoto":
+        """Return a picture under a name, by which it is told from others."""
+        found = cls(name)
+        found.content = content
+        return found
+
+
 def read_bytes(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes:
     """Return a picture file's content; never waits on a pipe and never reads a device.
 
     Raises:
         ImageError: ``missing``, ``empty``, ``too_large`` or ``unreadable``.
     """
+    data = path.content if isinstance(path, HeldPhoto) else _read(path, max_bytes)
+    if not data:
+        raise ImageError("empty", f"{path}: the file has 0 bytes")
+    if len(data) > max_bytes:
+        raise ImageError("too_large", f"{path}: the file has more than {max_bytes:,} bytes")
+    return data
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
     try:
         _regular(path, os.stat(path), max_bytes)
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            _regular(path, os.fstat(descriptor), max_bytes)
-            data = file.read(max_bytes + 1)
+        try:
+            status = os.fstat(descriptor)
+            _regular(path, status, max_bytes)
+            return _whole(descriptor, status.st_size, max_bytes + 1)
+        finally:
+            os.close(descriptor)
     except (FileNotFoundError, NotADirectoryError) as error:
         what = "a link to a file that is not there" if os.path.islink(path) else "no such file"
         raise ImageError("missing", f"{path}: {what}") from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ImageError("unreadable", f"{path}: {reason}") from error
-    if not data:
-        raise ImageError("empty", f"{path}: the file has 0 bytes")
-    if len(data) > max_bytes:
-        raise ImageError("too_large", f"{path}: the file has more than {max_bytes:,} bytes")
+
+
+def _whole(descriptor: int, size: int, most: int) -> bytes:
+    """Return a file's content, at most so much of it; a byte beyond its size is asked for, so one read is enough."""
+    data = os.read(descriptor, min(size + 1, most))
+    while len(data) > size and len(data) < most and (more := os.read(descriptor, most - len(data))):
+        data += more
     return data
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from shelfwise.data.images import open_image
 from shelfwise.errors import ImageError
 from shelfwise.pages import parts
+from shelfwise.pages.heat import HeatMap, heat_image
 from shelfwise.pages.parts import Bar, Cell, Column, Html, Section, esc, name, percent
 
 #: Longest sides in pixels: of the product's picture and of a look-alike's.
@@ -41,6 +42,7 @@ class Mismatch:
         image: the product's picture.
         number: whether a number is stated.
         fits: what of a number would fit, as a sentence's beginning: ``a tenth of it, 12.90, would fit``.
+        heat: where in the picture the value seen comes from, where that was drawn.
     """
 
     id: str
@@ -56,6 +58,7 @@ class Mismatch:
     image: Path | None = None
     number: bool = False
     fits: str = ""
+    heat: HeatMap | None = None
 
 
 def audit_page(
@@ -170,6 +173,8 @@ def _cards(shown: Sequence[Mismatch], total: int, table: str) -> Section:
 
 def _card(each: Mismatch) -> str:
     picture = _picture(each.image, PHOTO, f"Photo of product {each.id}")
+    if each.heat is not None:
+        picture += f'<p class="where">where {name(each.seen)} comes from</p>{heat_image(each.heat, PHOTO)}'
     head = f'<p class="odds">{esc(odds_in_words(each.odds))}<small>odds</small></p>'
     where = f"{name(each.category)} · column {name(each.column)}"
     told, below = "seen in the picture", _probability(each.p_seen)

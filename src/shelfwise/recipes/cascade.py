@@ -32,7 +32,7 @@ from shelfwise.predictions import Block, Machine, Predictions, Predictor
 from shelfwise.recipes.blend import assembled
 from shelfwise.recipes.ensemble import MEMBERS
 from shelfwise.recipes.frontier import ALL, Point, choose, frontier, frontier_table
-from shelfwise.recipes.held import HeldPredictor, Member
+from shelfwise.recipes.held import HeldPredictor, Member, all_concurrent, called, first_backbone
 from shelfwise.recipes.number_blend import blend_numbers
 from shelfwise.recipes.sides import check_taxonomies, mixture, side_by_side
 from shelfwise.registry import register
@@ -97,18 +97,17 @@ class Cascade(Options):
     @property
     def concurrent(self) -> bool:
         """Whether several fits may run side by side: where all members' may."""
-        return all(member.concurrent for member in self.members)
+        return all_concurrent(self.members)
 
     @property
     def backbone(self) -> Any:
         """That of the first member that has one, the cheapest; ``None`` if none has."""
-        found = (getattr(member, "backbone", None) for member in self.members)
-        return next((backbone for backbone in found if backbone is not None), None)
+        return first_backbone(self.members)
 
     @property
     def names(self) -> tuple[str, ...]:
         """What each member is called."""
-        return tuple(f"member {j:02} ({member.name})" for j, member in enumerate(self.members))
+        return called(self.members)
 
     def table(self) -> dict[str, Any]:
         """Return the TOML table with every default written out."""

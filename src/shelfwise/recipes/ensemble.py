@@ -24,7 +24,7 @@ from shelfwise.files import cache_directory
 from shelfwise.predictions import Block, Floats, Machine, Predictions, Predictor
 from shelfwise.recipes.blend import assembled, blend, blend_weights
 from shelfwise.recipes.gate import Gate
-from shelfwise.recipes.held import HeldPredictor, Member
+from shelfwise.recipes.held import HeldPredictor, Member, all_concurrent, called, first_backbone
 from shelfwise.recipes.index import TrainingIndex, learn_index
 from shelfwise.recipes.number_blend import Mean, NumberStack, blend_numbers
 from shelfwise.recipes.sides import Side, check_taxonomies, side_by_side
@@ -100,13 +100,12 @@ class Ensemble(Options):
     @property
     def concurrent(self) -> bool:
         """Whether several fits may run side by side: where all members' may."""
-        return all(member.concurrent for member in self.members)
+        return all_concurrent(self.members)
 
     @property
     def backbone(self) -> Any:
         """That of the first member that has one; ``None`` if none has."""
-        found = (getattr(member, "backbone", None) for member in self.members)
-        return next((backbone for backbone in found if backbone is not None), None)
+        return first_backbone(self.members)
 
     def table(self) -> dict[str, Any]:
         """Return the TOML table with every default written out."""
@@ -158,7 +157,7 @@ class Ensemble(Options):
     @property
     def names(self) -> tuple[str, ...]:
         """What each member is called."""
-        return tuple(f"member {j:02} ({member.name})" for j, member in enumerate(self.members))
+        return called(self.members)
 
     def _learn(
         self, found: "EnsemblePredictor", train: Catalog, machine: Machine, seed: int

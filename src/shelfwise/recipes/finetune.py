@@ -16,6 +16,7 @@ from shelfwise.data.augment import Augment, Mixing
 from shelfwise.data.pixels import MOST_BYTES, Mode
 from shelfwise.data.text import TextOptions
 from shelfwise.errors import UsageError
+from shelfwise.models.adversary import Adversary
 from shelfwise.models.mmd import MMD
 from shelfwise.models.number_heads import NumberOptions
 from shelfwise.models.pair import pair_specs
@@ -69,7 +70,11 @@ class FineTune(Options):
         choice_inputs: what Choice attributes are read off: ``image``, or ``image`` and ``text``.
         text: how listing texts are read; the quantity comes first, then name, brand, bullets and description.
         start: of the heads: ``probe``, the optimum on the features before they are tuned (linear heads on standardised
-            features only); ``random``; or ``auto``, the first where it can be.
+            features only); ``random``; ``kept``, those of ``start_from``, which has the same taxonomy and heads; or
+            ``auto``, the first where it can be.
+        start_from: a bundle of a fine-tune, or one with such a member: the backbone begins with that network's weights
+            instead of its published ones. But for ``start = "kept"`` the taxonomy may be another one; size and levels
+            of the backbone may differ, its layers may not.
         start_l2: strength of the penalty of that optimum.
         standardise: bring features to mean 0 and variance 1 before heads that take a vector.
         dropout: of what heads take.
@@ -81,6 +86,7 @@ class FineTune(Options):
             attribute's scaled to a mean of 1.
         augment: how training pictures are changed; evaluation never changes any.
         mixing: which training pictures are mixed.
+        adversary: moves training pictures towards what the network gets wrong.
         mmd: draws features of training pictures and of ``unlabelled`` together.
         unlabelled: a table of products without labels, for ``mmd``.
         unlabelled_images: its image folder; by default the table's own.
@@ -122,7 +128,8 @@ class FineTune(Options):
     number_weight: float = Field(default=1.0, gt=0)
     choice_inputs: tuple[Literal["image", "text"], ...] = ("image",)
     text: TextOptions = TextOptions()
-    start: Literal["auto", "probe", "random"] = "auto"
+    start: Literal["auto", "probe", "random", "kept"] = "auto"
+    start_from: Path | None = None
     start_l2: float = Field(default=0.3, gt=0)
     standardise: bool = True
     dropout: Share = 0.3
@@ -135,6 +142,7 @@ class FineTune(Options):
     sampler_power: float = Field(default=0.5, ge=0, le=1)
     augment: Augment = Augment()
     mixing: Mixing = Mixing()
+    adversary: Adversary = Adversary()
     mmd: MMD = MMD()
     unlabelled: Path | None = None
     unlabelled_images: Path | None = None
@@ -164,6 +172,10 @@ class FineTune(Options):
     def _fits(self) -> "FineTune":
         if self.choice_inputs not in (("image",), ("image", "text")):
             raise ValueError("choice_inputs is ['image'] or ['image', 'text']")
+        if self.start == "kept" and self.start_from is None:
+            raise ValueError(
+                "start = 'kept' keeps the heads of the bundle that start_from names, and it names none"
+            )
         if not self.reads:
             if "text" in self.choice_inputs:
                 raise ValueError("choice_inputs: only the backbone 'pair' reads texts")

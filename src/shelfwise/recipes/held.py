@@ -5,7 +5,7 @@ It knows the files of a bundle that it needs, not what else a bundle does. Its w
 
 import shutil
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -73,6 +73,22 @@ class Held(Options):
     def load(self, directory: Path, taxonomy: Taxonomy) -> "HeldPredictor":
         """Read the copy that an ensemble keeps."""
         return read_held(directory, check=False)
+
+
+def all_concurrent(members: Sequence[Held | Recipe]) -> bool:
+    """Return whether several fits of recipes with these members may run side by side: where all members' may."""
+    return all(member.concurrent for member in members)
+
+
+def first_backbone(members: Sequence[Held | Recipe]) -> Any:
+    """Return the backbone of the first member that has one; ``None`` if none has."""
+    found = (getattr(member, "backbone", None) for member in members)
+    return next((backbone for backbone in found if backbone is not None), None)
+
+
+def called(members: Sequence[Held | Recipe]) -> tuple[str, ...]:
+    """Return what each member is called."""
+    return tuple(f"member {j:02} ({member.name})" for j, member in enumerate(members))
 
 
 def _member(value: Any) -> Any:

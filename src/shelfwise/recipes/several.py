@@ -362,7 +362,7 @@ def _vote_amounts(
     rows_e = item.rows[at]
     product_e = product_E[rows_e]
     starts = _starts(product_e)
-    rows = product_e[starts] if len(starts) else np.zeros(0, np.int64)
+    rows = product_e[starts]
     logarithms = taxonomy.number(item.name).transform == "log"
 
     def mean(quantiles_eQ: Floats) -> Floats:

@@ -18,6 +18,7 @@ from shelfwise.files import cache_directory
 from shelfwise.models.number_heads import prior_quantiles
 from shelfwise.models.towers import one_thread
 from shelfwise.predictions import Machine
+from shelfwise.recipes.sources import first_weights
 from shelfwise.recipes.space import learn_discriminant, learn_space
 from shelfwise.recipes.training_run import Run, Shared
 from shelfwise.recipes.tuned import ALL, Guess, Tuned, TunedPredictor, part_of
@@ -25,6 +26,8 @@ from shelfwise.taxonomy import Taxonomy
 from shelfwise.train.track import Record
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from shelfwise.recipes.finetune import FineTune
 
 Ints = npt.NDArray[np.int64]
@@ -59,7 +62,7 @@ def learn(
     if valid is None and recipe.validation:
         groups = near_duplicates(train, cache=cache_directory(machine.cache), jobs=machine.jobs)
         train, valid = train.split(recipe.validation, groups=groups, seed=seed)
-    shared = Shared(recipe, machine, seed, _unlabelled(recipe, train), taught)
+    shared = Shared(recipe, machine, seed, _unlabelled(recipe, train), taught, _begin(recipe))
     nets: dict[str, Tuned] = {}
     learnt: list[str] = []
     epochs: list[Sequence[Record]] = []
@@ -146,6 +149,13 @@ def _teacher(recipe: "FineTune", train: Catalog, machine: Machine) -> Mapping[st
     return taught(recipe.teacher, train, machine)
 
 
+def _begin(recipe: "FineTune") -> Mapping[str, "Tensor"]:
+    """The weights that a network begins with in place of its published ones."""
+    if recipe.start_from is None:
+        return {}
+    return first_weights(recipe.start_from, recipe.backbone.table(), recipe.start == "kept")
+
+
 def _guess(train: Catalog, nets: Mapping[str, Tuned], machine: Machine) -> Guess:
     """Learn to tell the categories apart on tuned features."""
     count = len(train.taxonomy.categories)
@@ -161,7 +171,7 @@ def _guess(train: Catalog, nets: Mapping[str, Tuned], machine: Machine) -> Guess
     pooled_ND = nets[name].pooled(vectors_ND[kept])
     with one_thread():
         space = learn_space(pooled_ND, GUESS_COMPONENTS)
-        reduced_Nr = space.apply(pooled_ND, np.float32)
+        reduced_Nr = space.apply(pooled_ND)
         return Guess(name, space, *learn_discriminant(reduced_Nr, train.category[kept], count))
 
 

@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,13 +36,14 @@ from shelfwise.models.network import checkpoint_activations
 from shelfwise.models.number_losses import NumberObjective
 from shelfwise.models.pair import PairBackbone
 from shelfwise.models.pair_tower import PairTower
+from shelfwise.models.weights import load_by_name
 from shelfwise.predictions import Machine
 from shelfwise.recipes.head_start import can_start, start_heads
 from shelfwise.recipes.looking import read_texts
 from shelfwise.recipes.products import products_of, shown_weights, usable_rows
 from shelfwise.recipes.scoring import Scoring
 from shelfwise.recipes.tuned import Tuned
-from shelfwise.recipes.tuned_network import TunedNetwork, assemble_network, head_parts
+from shelfwise.recipes.tuned_network import Standardise, TunedNetwork, assemble_network, head_parts
 from shelfwise.recipes.weights import read_arrays, write_arrays
 from shelfwise.recipes.words import Words
 from shelfwise.taxonomy import Taxonomy
@@ -76,6 +77,7 @@ class Shared:
     seed: int
     unlabelled: Catalog | None
     teacher: Mapping[str, tuple[str, Floats]]
+    begin: Mapping[str, Tensor] = field(default_factory=dict)
 
     def pixels(self, catalog: Catalog, preprocess: Preprocess) -> Pixels:
         """Return the pictures of a catalogue under a preprocess."""
@@ -176,6 +178,8 @@ class Run:
         for id_ in self.products.ids if shared.teacher else ():
             category, probs_V = shared.teacher.get(id_, ("", np.zeros(0, np.float32)))
             digest.update(category.encode() + probs_V.tobytes())
+        for key, value in sorted(shared.begin.items()):
+            digest.update(key.encode() + value.numpy().tobytes())
         runs = shared.machine.runs or cache_directory(shared.machine.cache) / "runs"
         return runs / f"finetune-{digest.hexdigest()[:16]}"
 
@@ -275,10 +279,19 @@ class Run:
                 setattr(self, which, replace(products, texts=texts))
 
     def _start(self, network: TunedNetwork) -> None:
-        """Give the heads their start; a run that goes on needs the same one, to know that it is the same run."""
-        recipe = self.recipe
+        """Give tower and heads their start; a run that goes on needs the same one, to know that it is the same run."""
+        recipe, begin = self.recipe, self.shared.begin
+        if begin:
+            own = {
+                name: value for name, value in network.state_dict().items() if not name.startswith("tower.")
+            }
+            load_by_name(network, begin if recipe.start == "kept" else {**own, **begin}, recipe.start_from)
+        if recipe.start == "kept" and isinstance(network.norm, Standardise):
+            network.norm.settled = True
         choices = any(counts_V.any() for counts_V in self.counts.values())
-        if recipe.start == "random" or (recipe.start == "auto" and not (can_start(network) and choices)):
+        if recipe.start in ("random", "kept") or (
+            recipe.start == "auto" and not (can_start(network) and choices)
+        ):
             return
         network.eval()
         untuned = self._tuned(network, False)
@@ -330,23 +343,29 @@ class Run:
         self, network: TunedNetwork, objective: Objective, numbers: NumberObjective | None
     ) -> Callable[[Batch], Sums]:
         """From a batch to its loss."""
-        mmd, distil = self.recipe.mmd, self.recipe.distil
+        mmd, distil, adversary = self.recipe.mmd, self.recipe.distil, self.recipe.adversary
         probs_NV = self._taught()
 
-        def step(batch: Batch) -> Sums:
-            images, count = batch.images_BHWC, len(batch.category_B)
-            if batch.unlabelled_UHWC is not None:
-                images = torch.cat([images, batch.unlabelled_UHWC.to(images.dtype)])
-            given = (images, batch.category_B, *(() if batch.beside is None else (batch.beside,)))
+        def labelled(images_BHWC: Tensor, batch: Batch) -> Sums:
+            """Of the pictures with labels; those without are only seen."""
+            given = (images_BHWC, batch.category_B, *(() if batch.beside is None else (batch.beside,)))
             outputs = network(*given)
             teacher = None
             if probs_NV is not None:
                 rows_B = batch.rows_B.cpu()
-                probs_BV = probs_NV[rows_B].to(images.device)
+                probs_BV = probs_NV[rows_B].to(images_BHWC.device)
                 teacher = Teacher(probs_BV, distil.temperature, distil.weight)
             sums = objective.sums(outputs, batch.labels_BA, mixed=batch.mixed, teacher=teacher)
             if numbers is not None and network.said is not None and batch.numbers_BK is not None:
                 sums = sums.beside(numbers.sums(network.said, batch.numbers_BK, batch.category_B))
+            return sums
+
+        def step(batch: Batch) -> Sums:
+            images, count = batch.images_BHWC, len(batch.category_B)
+            images = adversary.moved(images, lambda moved: labelled(moved, batch).loss)
+            if batch.unlabelled_UHWC is not None:
+                images = torch.cat([images, batch.unlabelled_UHWC.to(images.dtype)])
+            sums = labelled(images, batch)
             if batch.unlabelled_UHWC is None or network.seen is None:
                 return sums
             return sums.plus(mmd.loss(network.seen[:count], network.seen[count:]))

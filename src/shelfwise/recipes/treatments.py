@@ -1,4 +1,4 @@
-"""Treatments: what is done to the labels of training rows before a recipe learns from them.
+"""Treatments: what is done to training rows before a recipe learns from them.
 
 They see the rows a recipe is given to learn from and nothing else, so inside a cross-fit they know nothing of the rows
 that are predicted; what is scored are always the labels as stated. Nothing is drawn: the same rows in any order are
@@ -9,6 +9,7 @@ treated alike. Legend: N rows, n of one category, D features, A attributes, V va
 | correction | a label that its nearest rows, near-duplicates of the row aside, outvote clearly becomes theirs |
 | imputation | an empty label becomes the attribute's most frequent value, that of the nearest rows, or a probe's |
 | upsampling | rows with rare values are repeated (repeat factors: Gupta et al. 2019, LVIS) |
+| bad photos | every row comes once more, with a spoilt copy of its photo |
 """
 
 import hashlib
@@ -25,6 +26,7 @@ from pydantic import Field
 from shelfwise.catalog import Catalog
 from shelfwise.cells import label_columns
 from shelfwise.config import BackboneSpec, Options
+from shelfwise.data.bad_photos import bad_photos
 from shelfwise.data.group import near_duplicates
 from shelfwise.files import cache_directory
 from shelfwise.findings import Finding, Findings
@@ -53,6 +55,10 @@ class Treatments(Options):
         upsample: power of the repeat factors: 0 none; 1 repeats rows until rare values are as frequent as all
             values would be on average.
         copies: rows that one row may become.
+        bad_photos: learn from a spoilt copy of each photo as well: dark, tinted, blurred, compressed or noisy. With
+            the default probe on the fashion catalogue (grouped holdout) the score on photos as they are did not move,
+            +0.004 [-0.017, +0.022]; on dark ones it rose by 0.15, on blurred ones by 0.11, and a promise of 0.9 kept
+            0.90 and 0.87 where it had kept 0.72 and 0.71. Embedding and fitting cost twice as much.
         backbone: of the neighbours and the probe.
     """
 
@@ -63,6 +69,7 @@ class Treatments(Options):
     sure: float = Field(default=0.8, ge=0, le=1)
     upsample: float = Field(default=0.0, ge=0, le=1)
     copies: int = Field(default=5, ge=1)
+    bad_photos: bool = False
     backbone: BackboneSpec = Field(
         default_factory=lambda: REGISTRIES["backbone"].spec("lite0"), validate_default=True
     )
@@ -71,7 +78,8 @@ class Treatments(Options):
 def treat(train: Catalog, options: Treatments, machine: Machine, groups: Ints | None = None) -> Catalog:
     """Return training rows with treated labels; findings say how many cells changed, by attribute.
 
-    Labels are corrected first, then imputed, then rows repeated. Corrections all come from the labels as stated.
+    Labels are corrected first, then imputed, then rows repeated, then copied with spoilt photos. Corrections all come
+    from the labels as stated.
 
     Args:
         train: the rows to learn from, and no others.
@@ -93,7 +101,8 @@ def treat(train: Catalog, options: Treatments, machine: Machine, groups: Ints | 
         codes_NJ = _written(before, _imputed(before, options, machine))
         findings += _counted(before, codes_NJ, "filled")
     treated = replace(train, codes=codes_NJ, findings=Findings(tuple(findings)))
-    return _upsampled(treated, options) if options.upsample else treated
+    treated = _upsampled(treated, options) if options.upsample else treated
+    return _with_bad_photos(treated, machine) if options.bad_photos else treated
 
 
 def _written(train: Catalog, labels: Mapping[str, Codes]) -> Codes:
@@ -263,6 +272,20 @@ def _by_model(train: Catalog, options: Treatments, machine: Machine) -> dict[str
             labels_nA[where[sure], attribute] = probs_nv[sure].argmax(axis=1)
         labels[block.category] = labels_nA
     return labels
+
+
+def _with_bad_photos(train: Catalog, machine: Machine) -> Catalog:
+    """The rows, and each once more with a spoilt copy of its photo."""
+    copies = bad_photos(train, cache=cache_directory(machine.cache), progress=machine.progress)
+    twice = train.select(np.concatenate([np.arange(len(train))] * 2))
+    found = replace(
+        twice,
+        ids=(*train.ids, *(f"{id_} bad photo" for id_ in train.ids)),
+        images=(*train.images, *copies.images),
+    )
+    message = f"{len(train):,} spoilt copies of photos were learnt from as well"
+    note = Finding("treated_rows", message, severity="note", evidence={"rows": len(train)})
+    return replace(found, findings=Findings((*train.findings, note)))
 
 
 def _upsampled(train: Catalog, options: Treatments) -> Catalog:

@@ -189,7 +189,9 @@ class Guess:
             code = int(self.bias_C.argmax())
             return np.full(len(vectors_nD), code, np.int64), np.ones(len(vectors_nD), np.float32)
         reduced_nr = self.space.apply(vectors_nD)
-        probs_nC = softmax(reduced_nr @ self.weight_rC.astype(np.float64) + self.bias_C, axis=1)
+        probs_nC = softmax(
+            reduced_nr.astype(np.float64) @ self.weight_rC.astype(np.float64) + self.bias_C, axis=1
+        )
         return probs_nC.argmax(axis=1), probs_nC.max(axis=1).astype(np.float32)
 
 
