@@ -275,7 +275,7 @@ def measure(setting: Setting, name: str, seeds: int) -> Table:
         return {}
     found, answers, truth, groups_N = pooled(setting, name, used)
     options: Table = {"min_values": 2, "groups": groups_N}
-    both = {"plain": found, "decided": answers}
+    both: dict[str, Predictions | Answers] = {"plain": found, "decided": answers}
     row: Table = {"seeds": len(used), "cpu": seconds(setting, name)}
     row |= {k: round(evaluate(v, truth, min_values=2, bootstrap=0).score, 4) for k, v in both.items()}
     if reference:

@@ -117,7 +117,7 @@ def learn(train: Catalog, x_ND: Float, options: Table, epochs: int) -> torch.nn.
                 heads(seen, torch.from_numpy(category_N[rows])), torch.from_numpy(labels_NA[rows])
             )
             optimiser.zero_grad()
-            (sums.loss / sums.labels).backward()
+            torch.autograd.backward(sums.loss / sums.labels)
             optimiser.step()
             schedule.step()
     return heads.eval()

@@ -145,7 +145,7 @@ def network(known: Float, target: Float, asked: Float, loss: str = "l1") -> Floa
         steps = EPOCHS * -(-len(y_N) // 128)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
         for _ in range(EPOCHS):
-            for rows in torch.randperm(len(y_N)).split(128):
+            for rows in torch.split(torch.randperm(len(y_N)), 128):
                 out = net(x_ND[rows])
                 optimiser.zero_grad()
                 cost(out[:, 0], out[:, 1], y_N[rows], spread).mean().backward()
@@ -154,7 +154,8 @@ def network(known: Float, target: Float, asked: Float, loss: str = "l1") -> Floa
         net.eval()
         with torch.inference_mode():
             said.append(net(asked_MD)[:, 0].double().numpy() * spread + shift)
-    return np.mean(said, axis=0)
+    found: Float = np.mean(said, axis=0)
+    return found
 
 
 def tools(prices: Prices) -> dict[str, Callable[[], Float]]:
@@ -221,7 +222,7 @@ def one(name: str, only: Sequence[str], folds: int) -> dict[str, Any]:
     def get(what: str) -> Float:
         if what not in said:
             began = time.process_time()
-            parts = {"boost and network": ("boost", "network on both")}
+            parts: dict[str, tuple[str, ...]] = {"boost and network": ("boost", "network on both")}
             parts["boost, network and ridge"] = ("boost", "network on both", "ridge on both")
             mixed = what in parts
             said[what] = np.mean([get(part) for part in parts[what]], axis=0) if mixed else how[what]()
@@ -238,7 +239,7 @@ def one(name: str, only: Sequence[str], folds: int) -> dict[str, Any]:
             "reference": round(float(two[1].mean()), 2),
             "gain": round(float((two[1] - two[0]).mean()), 2),
             "interval": interval(two[1] - two[0], group_n),
-            "correlation": round(float(np.corrcoef(*errors)[0, 1]), 3),
+            "correlation": round(float(np.corrcoef(errors[0], errors[1])[0, 1]), 3),
             "seconds": seconds[change],
         }
         print(f"{name} {change}: {result[change]}", file=sys.stderr, flush=True)

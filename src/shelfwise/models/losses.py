@@ -58,6 +58,9 @@ def focal(
 ) -> torch.Tensor:
     """Return [M], the focal loss of Lin et al. 2017: cross-entropy times ``(1 - p)^gamma``, p the target's probability.
 
+    On the fashion catalogue (frozen features, grouped folds) gamma 2 scored 0.000 [-0.007, 0.007] against
+    cross-entropy, and the recall of rare values fell by 0.018 [0.012, 0.025].
+
     Args:
         logits_MC: ``-inf`` at values the attribute does not have.
         target_M: codes.

@@ -99,7 +99,9 @@ class Tower(nn.Module):
             UsageError: ``levels`` is not ``all``.
         """
         if self.levels != "all":
-            raise UsageError("the maps of stages are read where levels = 'all' puts their averages into the features")
+            raise UsageError(
+                "the maps of stages are read where levels = 'all' puts their averages into the features"
+            )
         return self._stages(self._normalised(images_BHWC))[0]
 
     def _staged(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
