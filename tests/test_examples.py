@@ -172,10 +172,11 @@ def teacher_of(data: dict[str, Any], demo: Path, machine: Machine) -> Path:
     """A bundle that has learnt from the same part of the rendered catalogue."""
     path = demo / "teacher"
     if not path.is_dir():
-        probe = {"name": "probe", "backbone": {"name": "lite0", "size": 64}}
-        run = run_options({"data": data, "recipe": probe}, "a teacher")
+        phases = [{"epochs": 1, "steps": 2}]
+        tune = {"name": "finetune", "backbone": {"name": "lite0", "size": 64}, "phases": phases}
+        run = run_options({"data": data, "recipe": tune}, "a teacher")
         quick = {"random_split": False, "curve": False, "machine": machine, "run": run}
-        fit(read_data(run.data), make_recipe(probe), evidence=run.data.evidence, **quick).save(path)
+        fit(read_data(run.data), make_recipe(tune), evidence=run.data.evidence, **quick).save(path)
     return path
 
 
@@ -197,7 +198,7 @@ def run_of(path: Path, demo: Path, machine: Machine) -> RunOptions:
     if "unlabelled" in recipe:
         recipe |= {"unlabelled": str(demo / "test.csv"), "unlabelled_images": str(demo / "test_images")}
     if "teacher" in recipe:
-        recipe |= {"teacher": str(teacher_of(data, demo, machine))}
+        recipe |= dict.fromkeys(("teacher", "start_from"), str(teacher_of(data, demo, machine)))
     whole = {**table, "data": data, "recipe": recipe}
     whole["decide"] = {k: v for k, v in table.get("decide", {}).items() if k != "cost"}
     return run_options(whole, path.name)
