@@ -61,7 +61,7 @@ of two cores: CPU seconds compare, wall seconds hardly. An ensemble's costs are 
 weights are learnt, each member is fitted six times. Of `lite0 + lite2` the members are Lite0's own heads and Lite2's
 own and shared heads. A row that is missing has not been measured yet.
 
-```console
+```text
 python benchmarks/approaches.py --page docs/approaches.md
 python benchmarks/approaches.py --heavy --page docs/approaches.md
 ```

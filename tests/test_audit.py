@@ -413,7 +413,7 @@ def test_weights_are_read_from_the_command_line() -> None:
     assert weights_of("colour=2, a=b=0.5") == {"colour": 2.0, "a=b": 0.5}
     assert weights_of("") == {}
     for wrong in ("colour", "=2", "colour=much"):
-        with pytest.raises(UsageError, match="attribute=number"):
+        with pytest.raises(UsageError, match="name=number"):
             weights_of(wrong)
 
 

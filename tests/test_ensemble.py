@@ -49,10 +49,10 @@ def test_members_become_opinions_that_calibration_weighs(toy: Toy, machine: Mach
     recipe = Ensemble(members=(probe, make_recipe(NEAR)))
     bundle = sw.fit(toy.catalog, recipe, evidence=3, machine=machine, random_split=False, curve=False)
     found = bundle.predictor.predict(toy.catalog, machine)
-    # Two of the probe (heads, look-alikes), one of the neighbours.
-    assert {len(block.opinions) for block in found.blocks} == {3}
+    # Three of the probe (heads, look-alikes, shared heads), one of the neighbours.
+    assert {len(block.opinions) for block in found.blocks} == {4}
     assert bundle.rule is not None
-    assert {len(part.opinions) for part in bundle.rule.calibration.pairs.values()} == {3}
+    assert {len(part.opinions) for part in bundle.rule.calibration.pairs.values()} == {4}
     bundle.save(tmp_path / "bundle")
     loaded = sw.load(tmp_path / "bundle")
     assert loaded.recipe == recipe

@@ -2,6 +2,7 @@
 
 import io
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -19,7 +20,7 @@ from page_samples import HOSTILE
 from review_server import application
 from shelfwise.service import review_view as view
 from shelfwise.service.desk import Desk
-from shelfwise.service.keys import KeyRing
+from shelfwise.service.keys import FRESH, KeyRing
 from shelfwise.service.verdicts import Verdict
 
 HOST = "http://127.0.0.1:8000"
@@ -369,6 +370,7 @@ def test_with_keys_every_page_needs_one_with_the_scope(desk: Desk):
     assert good not in client.get("/review").text
     page = client.get("/review").text
     ring.revoke("ann")
+    time.sleep(2 * FRESH)
     assert send(client, "accept", page).status_code == 401
     assert len(desk.verdicts()) == 1
     ring.close()

@@ -26,6 +26,8 @@ MEMORY = 8
 CURVATURE = 0.25
 #: Axes with less than this share of the largest variance are left out: they are rounding.
 FLAT = 1e-6
+#: Features (total variance 1) that are nowhere farther than this from their mean are the same but for rounding.
+SAME = 1e-6
 #: Logit of a value that no row states.
 NEVER = -30.0
 
@@ -61,6 +63,7 @@ def solve(problems: Problems, l2: float, iterations: int = ITERATIONS) -> tuple[
     count_C = real_Cn.sum(dim=1).clamp(min=1)
     mean_CD = (problems.features_CnD * real_Cn[..., None]).sum(dim=1) / count_C[:, None]
     centred_CnD = (problems.features_CnD - mean_CD[:, None]) * real_Cn[..., None]
+    centred_CnD *= (centred_CnD.abs().amax(dim=(1, 2)) > SAME)[:, None, None]
     axes_CDr, spread_Cr = principal_axes(centred_CnD)
     found_CVr, bias_CV = _Search(centred_CnD @ axes_CDr, spread_Cr, problems, l2).run(iterations)
     weight_CDV = axes_CDr @ found_CVr.transpose(1, 2)
