@@ -1,7 +1,7 @@
 """Shared heads: one regression for an attribute that several categories have, learnt from the products of all of them.
 
 They do not know how they were learnt. Legend: n rows of one category, N rows, r components, A attributes of all
-categories, U values of all of them packed, V values of one category packed.
+categories, U values of all of them packed, V values of one category packed, v of those it shares.
 
 A category of few products has seen few of its colours; other categories have seen them all. So an attribute whose
 name and values categories have in common is learnt once more from all of them, with the values of all, and answered
@@ -107,14 +107,25 @@ class SharedHeads:
             reduced_nr: their components.
             own_nV: what the category's own heads say.
         """
-        found_nV, slices = own_nV.copy(), self.commons.taxonomy.slices(category)
-        columns = self.commons.columns(category)
+        found_nV = own_nV.copy()
+        if category not in self._ready:
+            self._ready[category] = self._part(category)
+        columns, weights, bias_v = self._ready[category]
         if columns:
-            wanted = [column for each in columns.values() for column in each]
-            weight_rU = np.ascontiguousarray(self.weight[:, wanted])
-            logits_nU = Rowwise(weight_rU).product(reduced_nr).astype(np.float64) + self.bias[wanted]
-            start = 0
-            for at, each in columns.items():
-                found_nV[:, slices[at]] = softmax(logits_nU[:, start : start + len(each)], axis=1)
-                start += len(each)
+            logits_nv = weights.product(reduced_nr).astype(np.float64) + bias_v
+            slices, start = self.commons.taxonomy.slices(category), 0
+            for at, width in columns.items():
+                found_nV[:, slices[at]] = softmax(logits_nv[:, start : start + width], axis=1)
+                start += width
         return found_nV
+
+    def _part(self, category: str) -> tuple[dict[int, int], Rowwise, Floats]:
+        """Return the number of values of a category's shared attributes, by position, their weights and their biases."""
+        columns = self.commons.columns(category)
+        wanted = [column for each in columns.values() for column in each]
+        weights = Rowwise(np.ascontiguousarray(self.weight[:, wanted]))
+        return {at: len(each) for at, each in columns.items()}, weights, self.bias[wanted]
+
+    @cached_property
+    def _ready(self) -> dict[str, tuple[dict[int, int], Rowwise, Floats]]:
+        return {}
