@@ -120,7 +120,7 @@ class SharedHeads:
         return found_nV
 
     def _part(self, category: str) -> tuple[dict[int, int], Rowwise, Floats]:
-        """Return the number of values of a category's shared attributes, by position, their weights and their biases."""
+        """Return the number of values of a category's shared attributes, by position, with weights and biases."""
         columns = self.commons.columns(category)
         wanted = [column for each in columns.values() for column in each]
         weights = Rowwise(np.ascontiguousarray(self.weight[:, wanted]))
