@@ -1,11 +1,13 @@
 """The service over HTTP: what it answers, what it refuses and with which words, and who may ask."""
 
+import gc
 import json
 import logging
 import shutil
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -552,6 +554,17 @@ def test_a_new_bundle_takes_the_place_of_the_old_one(
             index.write_text(text)
 
 
+def test_an_older_bundle_is_let_go_although_what_answers_is_kept_from_the_collector(
+    served: Path, machine: Machine
+):
+    serving = Serving(served, machine)
+    assert gc.get_freeze_count() > 10_000
+    before = weakref.ref(serving.now.bundle)
+    serving.swap()
+    assert before() is None
+    assert serving.now.bundle.taxonomy.categories
+
+
 def test_a_bundle_that_does_not_answer_is_not_taken(serving: Serving):
     with pytest.raises(BundleError, match="does not answer"):
         Serving(serving.path, replace(serving.now.machine, engine="no-such-engine"))
@@ -568,7 +581,9 @@ def test_headers_ids_and_counts(client: TestClient, photos: list[Path]):
     assert answer.headers["cache-control"] == "no-store"
     other = client.get("/v2/health/live", headers={"X-Request-ID": "x\ty"})
     assert other.headers["x-request-id"] != "x\ty"
-    assert told(client.get("/nowhere")) == (404, "not_found")
+    nowhere = client.get("/nowhere")
+    assert told(nowhere) == (404, "not_found")
+    assert "/openapi.json" in nowhere.json()["detail"]
     wrong = client.delete("/v1/bundle")
     assert told(wrong) == (405, "method_not_allowed")
     assert wrong.headers["allow"] == "GET, POST"

@@ -1,6 +1,8 @@
 """The queue of the service: bounded, prompt to refuse, never lost, and one bad piece harms no other."""
 
 import asyncio
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 
 from shelfwise.errors import EngineError
-from shelfwise.service.batcher import Ahead, Batcher, Busy
+from shelfwise.service.batcher import NICE, Ahead, Batcher, Busy
 from shelfwise.service.pace import Mean, Pace
 
 
@@ -185,6 +187,27 @@ def test_a_bad_piece_fails_alone():
         assert found[2] == 6
 
     run(Worker(), play)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
+def test_who_works_comes_after_who_receives():
+    seen: dict[str, int] = {}
+
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    class Asked(Worker):
+        def __call__(self, kind: Hashable, items: Sequence[Any]) -> list[Any]:
+            seen["answering"] = niceness()
+            return super().__call__(kind, items)
+
+    async def play(batcher: Batcher, _: Seen) -> None:
+        await asyncio.gather(*batcher.submit("kind", [1], soon()))
+        seen["receiving"] = niceness()
+
+    run(Asked(), play, ahead=Ahead(lambda item: lambda: seen.update(ahead=niceness()), 1))
+    behind = min(seen["receiving"] + NICE, 19)
+    assert (seen["ahead"], seen["answering"]) == (behind, behind)
 
 
 def test_at_the_end_what_waits_is_done_and_nothing_more_is_taken():

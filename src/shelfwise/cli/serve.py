@@ -96,7 +96,8 @@ def serve(
 
         opened = Desk.open(desk)
     serving = Serving(bundle, Machine(cache, jobs, device, engine))
-    run(make_app(serving, Access(ring, options.loopback, options.rate), options, desk=opened))
+    service = make_app(serving, Access(ring, options.loopback, options.rate), options, desk=opened)
+    run(service, page="/review" if opened is not None else "")
 
 
 _NO_KEY = "no key exists, so nothing but health is answered; add one: shelfwise keys add NAME --scope predict"

@@ -37,6 +37,11 @@ if TYPE_CHECKING:
     from shelfwise.service.desk import Desk
 
 
+#: Threads that look at photos ahead, beyond one a core: while some wait for the engine others have theirs decoded. With
+#: none spare a tenth of the processors stood idle at capacity.
+SPARE = 2
+
+
 class Service(FastAPI):
     """An application behind its front; the routes that are asked most go the short way."""
 
@@ -120,7 +125,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         deadline=options.deadline,
         watch=metrics,
         pace=Pace(serving.now.timed),
-        ahead=Ahead(serving.ahead, jobs, serving.now.looked),
+        ahead=Ahead(serving.ahead, jobs + SPARE, serving.now.looked),
     )
     remote = Remote(max_bytes=options.max_image, seconds=options.upload, allow_private=options.allow_private)
     app.state.batcher, app.state.asking = batcher, Asking(options, app.state.access, serving, batcher, remote)

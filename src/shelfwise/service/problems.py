@@ -19,6 +19,11 @@ MEDIA = "application/problem+json"
 FAULT = "the service failed at this request; its log has the reason, the line before this request's"
 #: Codes of what the reader of forms and the router refuse themselves.
 CODES = {400: "form", 404: "not_found", 405: "method_not_allowed"}
+#: What the router itself says of a path that is no route, and what is said instead.
+NO_ROUTE = (
+    "Not Found",
+    "there is nothing here; the routes are in /openapi.json, review pages (--desk) at /review",
+)
 
 
 class Refusal(HTTPException):
@@ -69,7 +74,8 @@ async def refused(request: Request, error: Exception) -> JSONResponse:
     headers = dict(error.headers or {})
     if error.status_code == 405:
         headers["Allow"] = ", ".join(sorted(_methods(request)))
-    return problem(error.status_code, code, str(error.detail), id_of(request.scope), headers)
+    detail = NO_ROUTE[1] if error.detail == NO_ROUTE[0] else str(error.detail)
+    return problem(error.status_code, code, detail, id_of(request.scope), headers)
 
 
 async def failed(request: Request, error: Exception) -> JSONResponse:

@@ -86,8 +86,12 @@ class Server(uvicorn.Server):
         self._swapping = loop.run_in_executor(None, swap)
 
 
-def run(app: FastAPI) -> None:
+def run(app: FastAPI, *, page: str = "") -> None:
     """Serve an application until a signal ends it.
+
+    Args:
+        app: it.
+        page: where a person begins, to be printed; nothing if empty.
 
     Raises:
         UsageError: the address cannot be listened on.
@@ -122,11 +126,10 @@ def run(app: FastAPI) -> None:
             f"cannot listen on {options.host}:{options.port}: {error.strerror or error}. Choose another --port"
         ) from error
     host, port = listening.getsockname()[:2]
-    print(
-        f"serving on http://{f'[{host}]' if ':' in host else host}:{port}; Ctrl-C ends it",
-        file=sys.stderr,
-        flush=True,
-    )
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    print(f"serving on {address}; Ctrl-C ends it", file=sys.stderr, flush=True)
+    if page:
+        print(f"review pages: {address}{page}", file=sys.stderr, flush=True)
     Server(config, app).run(sockets=[listening])
 
 
