@@ -19,6 +19,7 @@ from shelfwise.errors import EngineError, ImageError, UsageError
 from shelfwise.models import embed as embed_module
 from shelfwise.models.embed import HasImages, embed, embed_stream
 from shelfwise.models.engines import Chosen, choose_engine, vectors
+from shelfwise.models.halves import from_half
 from shelfwise.registry import REGISTRIES
 
 SPEC = REGISTRIES["backbone"].spec("timm", model="test_efficientnet", weights=False, size=64)
@@ -178,6 +179,15 @@ def test_batches_are_padded_to_one_size(chosen: Chosen):
     np.testing.assert_allclose(found.vectors[found.readable][:, 0], means, rtol=1e-3)
 
 
+def test_widening_is_a_cast():
+    every = np.arange(1 << 16, dtype=np.uint16).view("<f2").reshape(-1, 64)
+    found = np.empty(every.shape, np.float32)
+    from_half(every, found)
+    assert np.array_equal(found.view(np.int32), every.astype(np.float32).view(np.int32)), (
+        "NaN and infinity too"
+    )
+
+
 def test_numbers_that_are_not_finite_are_an_error(chosen: Chosen, monkeypatch: pytest.MonkeyPatch):
     engine = Batched()
     monkeypatch.setattr(engine, "run", lambda images: np.full((4, 256), 1e9, np.float32))
@@ -207,6 +217,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from shelfwise.models import embed as module
+from shelfwise.models.halves import from_half
 from shelfwise.registry import REGISTRIES
 module.FLUSH = 8
 spec = REGISTRIES["backbone"].spec("timm", model="test_efficientnet", weights=False, size=64)

@@ -324,13 +324,32 @@ def test_wrong_arguments(toy: Toy, index: TrainingIndex, machine: Machine):
 
 def test_p_values_weigh_groups_not_products():
     # Group 0 has four odd products, groups 1 to 8 one each that is not.
-    kept = Scored(
+    kept = Scored.of(
         np.array([9.0, 9, 9, 1, *range(8)]), np.zeros(12, np.int64), np.array([0, 0, 0, 0, *range(1, 9)])
     )
     found = kept.p_values(np.array([10.0, 9, 8, 7, -1, np.nan]), np.array([0, 0, 0, 0, 0, 0]))
     np.testing.assert_allclose(found[:5], [1 / 10, 1.75 / 10, 1.75 / 10, 2.75 / 10, 1])
     assert np.isnan(found[5])
     assert np.isnan(kept.p_values(np.array([1.0]), np.array([7]))).all(), "nothing in this bin"
+
+
+def test_p_values_are_those_of_a_plain_count():
+    rng = np.random.default_rng(1)
+    score, bin_M = rng.integers(0, 30, 400) / 7, rng.integers(0, 4, 400)
+    group = rng.integers(0, 90, 400)
+    score[rng.random(400) < 0.1] = np.nan
+    asked, bin_n = rng.integers(-2, 33, 200) / 7, rng.integers(-1, 5, 200)
+    asked[:5] = np.nan
+    found = Scored.of(score, bin_M, group).p_values(asked, bin_n)
+    for row in range(200):
+        here = ~np.isnan(score) & (bin_M == bin_n[row])
+        if np.isnan(asked[row]) or not here.any():
+            assert np.isnan(found[row])
+            continue
+        groups = np.unique(group[here])
+        shares = [np.mean(score[here & (group == each)] >= asked[row]) for each in groups]
+        assert found[row] == pytest.approx((1 + sum(shares)) / (1 + len(groups)), rel=1e-6)
+    assert np.isnan(found).sum() < 100
 
 
 def test_p_values_are_uniform_for_products_of_new_groups():
@@ -340,7 +359,7 @@ def test_p_values_are_uniform_for_products_of_new_groups():
     score = rng.normal(size=4000)[group] + 0.1 * rng.normal(size=len(group)) + 0.1 * size[group]
     bin_M = group % 3
     old = group < 2000
-    kept = Scored(score[old], bin_M[old], group[old])
+    kept = Scored.of(score[old], bin_M[old], group[old])
     new = [rng.choice(np.flatnonzero(group == g)) for g in range(2000, 4000)]
     p = kept.p_values(score[new], bin_M[new])
     for rate in (0.01, 0.05, 0.2):

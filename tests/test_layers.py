@@ -17,7 +17,7 @@ LAYERS = {
     0: "errors registry files journal progress drawings drawings.fabrics drawings.garments "
     "drawings.regions drawings.sarees "
     "drawings.stages",
-    1: "taxonomy tables roles layouts locate photos cells splits catalog single amounts answers packed "
+    1: "taxonomy tables roles layouts locate photos cells splits catalog single amounts answers packed segments "
     "predictions findings config "
     "tomltext spaces manifest",
     2: "batch batch.shards plaintext simplex_search metrics align report comparison drift drift.report "
@@ -30,8 +30,8 @@ LAYERS = {
     "data.pixels data.terms data.addresses data.messages data.wire data.stores data.turns data.ledger "
     "data.wanted data.fetching data.download",
     3: "models models.backbones models.towers models.weights models.clip_tower models.engines models.runners "
-    "models.parity models.exported models.convert models.plain_nearest models.embed models.remembered models.heads "
-    "models.losses models.nearest models.approximate models.solver "
+    "models.parity models.exported models.convert models.plain_nearest models.halves models.embed models.remembered "
+    "models.heads models.losses models.nearest models.approximate models.solver "
     "models.attention_heads models.squeeze_excitation models.shared_heads models.network models.batchnorm "
     "models.lora models.timm_tower models.transformers_tower "
     "models.text_encoders models.text_towers models.tfidf models.sentence_tower models.clip_text_tower "

@@ -33,10 +33,11 @@ def test_what_nobody_shares_is_left_to_the_own_heads():
     weight = np.array([[0.0, 5.0, -5.0], [0.0, -5.0, 5.0]], np.float32)
     shared = SharedHeads(commons, weight, np.zeros(3, np.float32))
     own = np.tile(np.array([0.3, 0.7, 0.5, 0.5], np.float32), (2, 1))
-    said = shared.opinion("Shoes", np.eye(2, dtype=np.float32), own)
+    shoes, bags = shared.part("Shoes"), shared.part("Bags")
+    said = shoes.opinion(np.eye(2) @ shoes.weight + shoes.bias, own)
     np.testing.assert_array_equal(said[:, :2], own[:, :2])
     np.testing.assert_allclose(said[:, 2:].argmax(axis=1), [0, 1])
-    np.testing.assert_array_equal(shared.opinion("Bags", np.eye(2, dtype=np.float32), own), own)
+    np.testing.assert_array_equal(bags.opinion(np.zeros((2, 0)), own), own)
 
 
 def _table(folder: Path) -> tuple[sw.Catalog, list[str]]:

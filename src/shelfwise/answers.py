@@ -4,6 +4,7 @@ They do not know how they were decided. They are laid out as the training table 
 Legend: N rows, n rows of one category, A its Choice attributes, V their values, packed.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from shelfwise.amounts import AmountAnswers
 from shelfwise.catalog import Catalog
 from shelfwise.errors import PredictionError, UsageError, listing
 from shelfwise.roles import Layout
+from shelfwise.segments import Segments
 from shelfwise.taxonomy import Choice, Taxonomy
 
 Floats = npt.NDArray[np.float32]
@@ -154,18 +156,22 @@ class Answers:
         coverage, state, candidate}``, with ``{unit_price, unit}`` where a price's quantity is known. Cells of which a
         product's photos say different values have ``{photos_disagree: True}`` as well.
         """
-        found: dict[str, dict[str, Any]] = {}
+        return self.each([row])[0]
+
+    def each(self, rows: Sequence[int]) -> list[dict[str, dict[str, Any]]]:
+        """Return what ``of`` does of several rows."""
+        found: list[dict[str, dict[str, Any]]] = [{} for _ in rows]
         for block in self.blocks:
-            at = _place(block.rows, row)
-            if at is not None:
-                choices = self.taxonomy.choices(block.category)
-                found |= {choice.name: _cell(choice, block, at, a) for a, choice in enumerate(choices)}
+            wanted, places = _places(block.rows, rows)
+            cells = _cells(self.taxonomy.choices(block.category), block, places)
+            for at, said in zip(wanted, cells, strict=True):
+                found[at] |= said
         for item in self.amounts:
-            at = _place(item.rows, row)
-            if at is not None:
-                found[item.name] = _amount_cell(item, at)
-        for name in (self.disputed or {}).get(row, ()):
-            found[name]["photos_disagree"] = True
+            for at, place in zip(*_places(item.rows, rows), strict=True):
+                found[at][item.name] = _amount_cell(item, place)
+        for at, row in enumerate(rows if self.disputed else ()):
+            for name in (self.disputed or {}).get(row, ()):
+                found[at][name]["photos_disagree"] = True
         return found
 
     def counts(self) -> dict[str, int]:
@@ -280,19 +286,17 @@ def answer_block(
         state_nA: positions in ``STATES``; all answered if left out. Cells in another state than answered or not
             applicable hold no value.
     """
-    n, row = len(rows), np.arange(len(rows))
+    row_n1, at = np.arange(len(rows))[:, None], Segments.of(part.stop - part.start for part in parts)
     probability_nA, second_nA = (np.full(candidate_nA.shape, np.nan, np.float32) for _ in range(2))
     runner_up_nA = np.full(candidate_nA.shape, -1, np.int32)
-    for column, part in enumerate(parts):
-        probs_nv, chosen_n = probs_nV[:, part], candidate_nA[:, column]
-        if not n or probs_nv.shape[1] == 0:
-            continue
-        probability_nA[:, column] = probs_nv[row, chosen_n]
-        if probs_nv.shape[1] > 1:
-            others_nv = probs_nv.copy()
-            others_nv[row, chosen_n] = -1
-            runner_up_nA[:, column] = others_nv.argmax(axis=1)
-            second_nA[:, column] = others_nv.max(axis=1)
+    if len(rows) and at.present:
+        chosen_nP = candidate_nA[:, at.present] % at.widths + at.starts
+        probability_nA[:, at.present] = probs_nV[row_n1, chosen_nP]
+        others_nV, several = probs_nV.copy(), np.flatnonzero(at.widths > 1)
+        others_nV[row_n1, chosen_nP] = -1
+        place_nP, columns = at.places(others_nV), np.array(at.present)[several]
+        runner_up_nA[:, columns] = (place_nP - at.starts)[:, several]
+        second_nA[:, columns] = others_nV[row_n1, place_nP[:, several]]
     if state_nA is None:
         state_nA = np.where(candidate_nA >= 0, STATES.index("answered"), STATES.index("unsure"))
     holding = np.isin(state_nA, [STATES.index("answered"), STATES.index("not applicable")])
@@ -330,9 +334,12 @@ def _keep_stated(item: AmountAnswers, stated_N: npt.NDArray[np.float64]) -> Amou
     )
 
 
-def _place(rows: Rows, row: int) -> int | None:
-    at = int(np.searchsorted(rows, row))
-    return at if at < len(rows) and rows[at] == row else None
+def _places(rows: Rows, wanted: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Return which of the wanted rows are there, as positions among the wanted, and where each is."""
+    asked = np.asarray(wanted, np.int64)
+    place = np.searchsorted(rows, asked)
+    there = np.flatnonzero(np.append(rows, -1)[place] == asked)
+    return there.tolist(), place[there].tolist()
 
 
 def _amount_cell(item: AmountAnswers, at: int) -> dict[str, Any]:
@@ -344,15 +351,32 @@ def _amount_cell(item: AmountAnswers, at: int) -> dict[str, Any]:
     return {**cell, "coverage": item.coverage, "state": STATES[item.state[at]]}
 
 
-def _cell(choice: Choice, block: AnswerBlock, at: int, column: int) -> dict[str, Any]:
-    names = (*choice.values, None)
-    chances = (block.probability[at, column], block.second[at, column])
-    probability, second = (None if np.isnan(p) else round(float(p), 6) for p in chances)
-    return {
-        "value": names[block.codes[at, column]],
-        "probability": probability,
-        "state": STATES[block.state[at, column]],
-        "candidate": names[block.candidate[at, column]],
-        "runner_up": names[block.runner_up[at, column]],
-        "runner_up_probability": second,
-    }
+def _cells(
+    choices: Sequence[Choice], block: AnswerBlock, places: Sequence[int]
+) -> list[dict[str, dict[str, Any]]]:
+    """Return what is said of some rows of a block, by attribute."""
+    if not places:
+        return []
+    names = [(choice.name, (*choice.values, None)) for choice in choices]
+    fields = (block.codes, block.probability, block.state, block.candidate, block.runner_up, block.second)
+    columns = [field[places].tolist() for field in fields]
+    return [
+        {
+            name: {
+                "value": values[code],
+                "probability": _told(probability),
+                "state": STATES[state],
+                "candidate": values[candidate],
+                "runner_up": values[runner_up],
+                "runner_up_probability": _told(second),
+            }
+            for (name, values), code, probability, state, candidate, runner_up, second in zip(
+                names, *row, strict=True
+            )
+        }
+        for row in zip(*columns, strict=True)
+    ]
+
+
+def _told(probability: float) -> float | None:
+    return None if math.isnan(probability) else round(probability, 6)

@@ -23,16 +23,16 @@ from numpy.typing import NDArray
 
 from shelfwise.data.images import content_digest, read_bytes
 from shelfwise.data.store import Store
-from shelfwise.errors import EngineError, ImageError, UsageError
+from shelfwise.errors import ImageError, UsageError
 from shelfwise.files import Progress
 from shelfwise.models.backbones import Backbone, Preprocess
 from shelfwise.models.engines import Chosen, EngineRecord, choose_engine, cores
+from shelfwise.models.halves import WIDENED, Half, from_half, to_half
 from shelfwise.registry import Spec
 
 T = TypeVar("T")
 R = TypeVar("R")
 Source = Path | bytes | None
-Half = NDArray[np.float16]
 
 #: Rows that pass together; bounds memory, whatever the number of photos.
 CHUNK = 2048
@@ -133,13 +133,11 @@ def embed(
         EngineError: no engine runs the backbone, or it gives numbers that are not finite.
         UsageError: an unknown engine or device.
     """
-    chosen = _chosen(backbone, cache, engine, device, jobs)
-    count = len(_rows(photos).sources)
-    vectors_ND = np.empty((count, chosen.card.dimension), np.float32)
+    chosen, rows = _chosen(backbone, cache, engine, device, jobs), _rows(photos)
+    vectors_ND = np.empty((len(rows.sources), chosen.card.dimension), np.float32)
     errors: dict[int, ImageError] = {}
     computed = 0
-    for start, part in embed_stream(photos, chosen, cache=cache, jobs=jobs, progress=progress):
-        vectors_ND[start : start + len(part)] = part.vectors
+    for start, part in _stream(rows, chosen, _Way(cache, jobs or cores(), CHUNK, progress), vectors_ND):
         errors.update({start + row: error for row, error in part.errors.items()})
         computed += part.computed
     return Embeddings(vectors_ND, errors, chosen.record, chosen.card.fingerprint, chosen.space, computed)
@@ -163,13 +161,28 @@ def embed_stream(
     if chunk < 1:
         raise UsageError(f"a chunk has at least one row, not {chunk}")
     chosen = _chosen(backbone, cache, engine, device, jobs)
-    rows = _rows(photos)
-    total = len(rows.sources)
-    jobs = jobs or cores()
+    yield from _stream(_rows(photos), chosen, _Way(cache, jobs or cores(), chunk, progress))
+
+
+@dataclass(frozen=True)
+class _Way:
+    """Where vectors are kept, how many threads there are, how many rows pass together, and who is told."""
+
+    cache: Path | None
+    jobs: int
+    chunk: int
+    progress: Progress | None
+
+
+def _stream(
+    rows: _Rows, chosen: Chosen, way: _Way, whole_ND: NDArray[np.float32] | None = None
+) -> Iterator[tuple[int, Embeddings]]:
+    """Yield chunks as ``embed_stream`` does; their vectors are parts of an array of all, where one is given."""
+    total, chunk, jobs = len(rows.sources), way.chunk, way.jobs
     with contextlib.ExitStack() as stack:
         store = None
-        if cache is not None or total > chunk:
-            home = cache or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shelfwise-")))
+        if way.cache is not None or total > chunk:
+            home = way.cache or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shelfwise-")))
             store = stack.enter_context(Store(home / "embeddings" / f"{chosen.space}.sqlite"))
         pool = ThreadPoolExecutor(jobs, thread_name_prefix="embed")
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)
@@ -178,10 +191,13 @@ def embed_stream(
             errors = {row - start: rows.errors[row] for row in range(start, stop) if row in rows.errors}
 
             def told(done: int, start: int = start) -> None:
-                if progress is not None:
-                    progress("embed", start + done, total)
+                if way.progress is not None:
+                    way.progress("embed", start + done, total)
 
-            yield start, _chunk(_Rows(rows.sources[start:stop], errors), chosen, store, pool, jobs, told)
+            shape = stop - start, chosen.card.dimension
+            part_nD = np.empty(shape, np.float32) if whole_ND is None else whole_ND[start:stop]
+            part = _Rows(rows.sources[start:stop], errors)
+            yield start, _chunk(part, chosen, store, (pool, jobs), told, part_nD)
 
 
 def _chosen(
@@ -202,17 +218,17 @@ def _chunk(
     rows: _Rows,
     chosen: Chosen,
     store: Store | None,
-    pool: ThreadPoolExecutor,
-    jobs: int,
+    threads: tuple[ThreadPoolExecutor, int],
     told: Callable[[int], None],
+    vectors_nD: NDArray[np.float32],
 ) -> Embeddings:
-    """Return the vectors of one chunk: digests first, then what the store does not know."""
+    """Fill in the vectors of one chunk: digests first, then what the store does not know."""
     errors = dict(rows.errors)
     digests: dict[int, bytes] = {}
     held: dict[bytes, bytes] = {}
     room = KEPT_BYTES
     wanted = [(row, source) for row, source in enumerate(rows.sources) if row not in errors]
-    for (row, _), found in zip(wanted, _digests(pool, jobs, wanted), strict=True):
+    for (row, _), found in zip(wanted, _digests(*threads, wanted), strict=True):
         if isinstance(found, ImageError):
             errors[row] = found
             continue
@@ -233,7 +249,7 @@ def _chunk(
     done = len(rows.sources) - len(first)
     pending = [_Pending(digest, rows.sources[row], held.get(digest)) for digest, row in first.items()]
     del held
-    for item, result in zip(pending, _computed(pool, jobs, chosen, pending), strict=True):
+    for item, result in zip(pending, _computed(*threads, chosen, pending), strict=True):
         done += 1
         if isinstance(result, ImageError):
             bad[item.digest] = result
@@ -253,15 +269,14 @@ def _chunk(
         if digest in bad:
             errors[row] = _said_of(bad[digest], rows.sources[first[digest]], rows.sources[row])
     nothing = np.full(width, np.nan, "<f2").tobytes()
-    halves = b"".join(known.get(digests.get(row, b""), nothing) for row in range(len(rows.sources)))
-    return Embeddings(
-        np.frombuffer(halves, "<f2").reshape(-1, width).astype(np.float32),
-        dict(sorted(errors.items())),
-        chosen.record,
-        chosen.card.fingerprint,
-        chosen.space,
-        len(pending) - len(bad),
-    )
+    for start in range(0, len(rows.sources), WIDENED):
+        part_nD = vectors_nD[start : start + WIDENED]
+        keys = (digests.get(row, b"") for row in range(start, start + len(part_nD)))
+        halves = b"".join(known.get(key, nothing) for key in keys)
+        from_half(np.frombuffer(halves, "<f2").reshape(-1, width), part_nD)
+    errors, card = dict(sorted(errors.items())), chosen.card
+    computed = len(pending) - len(bad)
+    return Embeddings(vectors_nD, errors, chosen.record, card.fingerprint, chosen.space, computed)
 
 
 def _said_of(error: ImageError, first: Source, source: Source) -> ImageError:
@@ -359,19 +374,6 @@ def vector_of(photo: bytes, chosen: Chosen) -> Half | ImageError:
     except ImageError as error:
         return error
     return to_half(chosen.engine.run(images_BHWC)[0])
-
-
-def to_half(vectors: NDArray[np.float32]) -> Half:
-    """Round to float16, as vectors are kept.
-
-    Raises:
-        EngineError: a number has no place there.
-    """
-    with np.errstate(over="ignore"):
-        half = vectors.astype("<f2")
-    if not np.isfinite(half).all():
-        raise EngineError("the encoder gives numbers that are not finite or too large for float16")
-    return half
 
 
 def _ordered(pool: ThreadPoolExecutor, ahead: int, work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:

@@ -14,8 +14,9 @@ import numpy as np
 from shelfwise.data.images import content_digest, read_bytes
 from shelfwise.errors import ImageError
 from shelfwise.files import Progress
-from shelfwise.models.embed import Embeddings, Half, HasImages, embed, vector_of
+from shelfwise.models.embed import Embeddings, HasImages, embed, vector_of
 from shelfwise.models.engines import Chosen
+from shelfwise.models.halves import Half
 
 #: Vectors that are remembered; of 1,280 numbers they are 10 MB.
 MOST = 4096

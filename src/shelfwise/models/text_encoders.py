@@ -26,8 +26,9 @@ from shelfwise.data.store import Store
 from shelfwise.errors import BundleError, UsageError
 from shelfwise.files import cache_directory, write_text
 from shelfwise.models.backbones import version
-from shelfwise.models.embed import FLUSH, to_half
+from shelfwise.models.embed import FLUSH
 from shelfwise.models.engines import cores, settle_device
+from shelfwise.models.halves import to_half
 from shelfwise.predictions import Machine
 from shelfwise.registry import REGISTRIES, Spec
 

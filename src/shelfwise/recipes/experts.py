@@ -2,22 +2,24 @@
 
 An expert knows neither encoders nor the other experts. What several say is pooled by logarithms, as products of experts
 are (Hinton 2002, "Training Products of Experts by Minimizing Contrastive Divergence").
-Legend: n rows of one category, N rows, r components, C categories, V values packed.
+Legend: n rows of one category, N rows, r components, C categories, V values packed, X those and the shared ones.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax
 
 from shelfwise.predictions import uniform
 from shelfwise.recipes.rowwise import Rowwise
 from shelfwise.recipes.shared import Commons, SharedHeads
 from shelfwise.recipes.space import Space
 from shelfwise.recipes.votes import Votes
+from shelfwise.segments import segments
 from shelfwise.taxonomy import Taxonomy
 
 Floats = npt.NDArray[np.float32]
@@ -66,17 +68,31 @@ class Expert:
         """Return float32 [n, V] each, what heads, look-alikes and shared heads say; nothing of an unknown category."""
         if category not in self.heads:
             return ()
-        weight_rV, bias_V = self.heads[category]
-        logits_nV = Rowwise(weight_rV).product(reduced_nr).astype(np.float64) + bias_V
-        heads_nV = np.empty(logits_nV.shape, np.float32)
-        for part in parts_of(taxonomy, category):
-            heads_nV[:, part] = softmax(logits_nV[:, part], axis=1)
+        if category not in self._ready:
+            self._ready[category] = self._both(category)
+        weights, bias = self._ready[category]
+        logits_nX, width = weights.product(reduced_nr).astype(np.float64), taxonomy.width(category)
+        logits_nX += bias
+        heads_nV = segments(taxonomy, category).softmax(logits_nX[:, :width]).astype(np.float32)
         found = [heads_nV]
         if self.votes is not None:
             found.append(self.votes.vote(taxonomy, category, reduced_nr))
         if self.shared is not None:
-            found.append(self.shared.opinion(category, reduced_nr, heads_nV))
+            found.append(self.shared.part(category).opinion(logits_nX[:, width:], heads_nV))
         return tuple(found)
+
+    def _both(self, category: str) -> tuple[Rowwise, Floats]:
+        """Return weights [r, X] and biases [X] of a category's own heads and its part of the shared ones."""
+        weight_rX, bias_X = self.heads[category]
+        if self.shared is not None:
+            part = self.shared.part(category)
+            weight_rX = np.concatenate([weight_rX, part.weight], axis=1)
+            bias_X = np.concatenate([bias_X, part.bias])
+        return Rowwise(weight_rX), bias_X
+
+    @cached_property
+    def _ready(self) -> dict[str, tuple[Rowwise, Floats]]:
+        return {}
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -138,11 +154,6 @@ class Expert:
         )
 
 
-def parts_of(taxonomy: Taxonomy, category: str) -> list[slice]:
-    """Return where the values of each attribute of a category lie; those without values left out."""
-    return [part for part in taxonomy.slices(category) if part.stop > part.start]
-
-
 def filled(
     taxonomy: Taxonomy, category: str, said: Sequence[tuple[tuple[Floats, ...], npt.NDArray[np.bool_]]]
 ) -> list[Floats]:
@@ -159,8 +170,11 @@ def filled(
             which rows [n] those are.
     """
     kinds = max((len(opinions) for opinions, _ in said), default=0)
-    out = []
+    out: list[Floats] = []
     for opinions, there_n in said:
+        if opinions and there_n.all():
+            out += opinions
+            continue
         for kind in range(kinds):
             full_nV = uniform(taxonomy, category, len(there_n))
             for others, at_n in said:
@@ -184,11 +198,7 @@ def pooled(taxonomy: Taxonomy, category: str, opinions: Sequence[Floats], weight
     if len(opinions) == 1:
         return opinions[0]
     kinds, share = len(weights), len(weights) / len(opinions)
-    pool_nV = np.empty_like(opinions[0])
-    for part in parts_of(taxonomy, category):
-        logits_nv = sum(
-            weights[at % kinds] * share * np.log(np.maximum(p_nV[:, part], SMALLEST).astype(np.float64))
-            for at, p_nV in enumerate(opinions)
-        )
-        pool_nV[:, part] = softmax(logits_nv, axis=1)
-    return pool_nV
+    logits_nV = np.zeros(opinions[0].shape)
+    for at, p_nV in enumerate(opinions):
+        logits_nV += weights[at % kinds] * share * np.log(np.maximum(p_nV, SMALLEST).astype(np.float64))
+    return segments(taxonomy, category).softmax(logits_nV).astype(np.float32)

@@ -123,7 +123,7 @@ def features(catalog: Catalog, backbone: Spec, machine: Machine) -> Features:
             if path is not None and (kept is None or path not in kept.rows)
         ]
         if kept is None or new:
-            found = fresh(catalog.select(new))
+            found = fresh(catalog if len(new) == len(catalog) else catalog.select(new))
             start = len(kept.rows) if kept is not None else 0
             rows = dict(kept.rows) if kept is not None else {}
             distinct: list[int] = []

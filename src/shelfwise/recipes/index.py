@@ -85,10 +85,11 @@ class _Seen:
         rows = np.flatnonzero(seen(found.vectors))
         shown, back_n = np.unique(found.first[rows], return_inverse=True)
         codes = np.empty((len(shown), space.axes.shape[1]), np.int16)
-        energy = np.empty(len(shown))
+        energy, every = np.empty(len(shown)), len(shown) == len(found.vectors)
         for start in range(0, len(shown), ROWS):
             here = slice(start, start + ROWS)
-            reduced_nr, energy[here] = space.with_energy(found.vectors[shown[here]])
+            vectors_nD = found.vectors[here] if every else found.vectors[shown[here]]
+            reduced_nr, energy[here] = space.with_energy(vectors_nD)
             codes[here] = directions(reduced_nr.astype(np.float64))
         return cls(rows, tuple(catalog.ids[row] for row in rows.tolist()), codes[back_n], energy[back_n])
 
@@ -311,17 +312,28 @@ class TrainingIndex:
     def _shelves(self) -> Shelves:
         return Shelves.of(self.codes, self.category, self.group)
 
+    @cached_property
+    def _scored_kept(self) -> tuple[Ints, Scored, Scored, Scored]:
+        """Which categories are compared together, and the scores of kept products: familiar, category, anywhere."""
+        bin_C = bins(self.category, self.group, len(self.categories))
+        familiar_M, category_M, anywhere_M = self.scores.T
+        bin_M = bin_C[self.category]
+        return (
+            bin_C,
+            Scored.of(familiar_M, bin_M, self.group),
+            Scored.of(category_M, bin_M, self.group),
+            Scored.of(anywhere_M, np.zeros_like(self.group), self.group),
+        )
+
     def _p_values(self, odd: Oddness, category_n: Ints) -> Familiarity:
         """Compare scores with those of the kept products: of the category, or of all where there is none."""
-        bin_C = bins(self.category, self.group, len(self.categories))
+        bin_C, familiar, category, anywhere = self._scored_kept
         kept_C = np.bincount(self.category, minlength=len(self.categories)) > 0
         known_n = (category_n >= 0) & kept_C[category_n]
-        bin_n, bin_M = np.where(known_n, bin_C[category_n], -1), bin_C[self.category]
-        familiar_M, category_M, anywhere_M = self.scores.T
-        p_familiar_n = Scored(familiar_M, bin_M, self.group).p_values(odd.familiar, bin_n)
-        p_category_n = Scored(category_M, bin_M, self.group).p_values(odd.category, bin_n)
-        everything = Scored(anywhere_M, np.zeros_like(self.group), self.group)
-        p_anywhere_n = everything.p_values(odd.anywhere, np.zeros_like(category_n))
+        bin_n = np.where(known_n, bin_C[category_n], -1)
+        p_familiar_n = familiar.p_values(odd.familiar, bin_n)
+        p_category_n = category.p_values(odd.category, bin_n)
+        p_anywhere_n = anywhere.p_values(odd.anywhere, np.zeros_like(category_n))
         # Doubted only where a product of another category is nearer: then that one is the likelier.
         p_category_n[(odd.category <= 1) & ~np.isnan(p_category_n)] = 1
         if kept_C.sum() < 2:

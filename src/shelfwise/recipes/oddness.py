@@ -170,37 +170,41 @@ def bins(category_M: npt.NDArray[np.int32], group_M: Ints, categories: int) -> I
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Scores of kept products to compare with.
+    """Scores of kept products to compare with; those that are NaN are not among them.
 
     Attributes:
-        score: float64 [M].
-        bin: int64 [M].
-        group: int64 [M].
+        present: int64 [B], bins with a score, ascending.
+        start: int64 [B + 1], where each begins in ``score``.
+        score: float64 [K], ascending within its bin.
+        before: float64 [K + 1], the weight of all products before each.
     """
 
+    present: Ints
+    start: Ints
     score: Doubles
-    bin: Ints
-    group: Ints
+    before: Doubles
+
+    @classmethod
+    def of(cls, score_M: Doubles, bin_M: Ints, group_M: Ints) -> "Scored":
+        """Sort scores; every group weighs 1 within a bin."""
+        known = np.flatnonzero(~np.isnan(score_M))
+        score_K, bin_K = score_M[known], bin_M[known]
+        pairs = np.stack([bin_K, group_M[known]])
+        pair_K = np.unique(pairs, axis=1, return_inverse=True)[1].ravel()
+        weight_K = 1 / np.bincount(pair_K)[pair_K]
+        order = np.lexsort((score_K, bin_K))
+        present, start = np.unique(bin_K[order], return_index=True)
+        before = np.concatenate([[0.0], np.cumsum(weight_K[order])])
+        return cls(present, np.append(start, len(known)), score_K[order], before)
 
     def p_values(self, score_n: Doubles, bin_n: Ints) -> npt.NDArray[np.float32]:
         """Return float32 [n]; NaN where the score is, or where no product of the bin has a score."""
         p_n = np.full(len(score_n), np.nan, np.float32)
-        known = np.flatnonzero(~np.isnan(self.score))
-        score_M, bin_M = self.score[known], self.bin[known]
-        asked = np.flatnonzero(~np.isnan(score_n) & np.isin(bin_n, bin_M))
-        if not len(asked):
-            return p_n
-        pairs = np.stack([bin_M, self.group[known]])
-        pair_M = np.unique(pairs, axis=1, return_inverse=True)[1].ravel()
-        weight_M = 1 / np.bincount(pair_M)[pair_M]
-        value, rank = np.unique(np.concatenate([score_M, score_n[asked]]), return_inverse=True)
-        wide = len(value) + 1
-        key_M, key_n = bin_M * wide + rank[: len(known)], bin_n[asked] * wide + rank[len(known) :]
-        order = np.argsort(key_M, kind="stable")
-        key_M, before = key_M[order], np.concatenate([[0.0], np.cumsum(weight_M[order])])
-        begin, low, end = (
-            before[np.searchsorted(key_M, key)]
-            for key in (bin_n[asked] * wide, key_n, (bin_n[asked] + 1) * wide)
-        )
-        p_n[asked] = (1 + end - low) / (1 + end - begin)
+        asked = np.flatnonzero(~np.isnan(score_n) & np.isin(bin_n, self.present))
+        at = np.searchsorted(self.present, bin_n[asked])
+        for each in np.unique(at).tolist():
+            rows, begin, end = asked[at == each], self.start[each], self.start[each + 1]
+            low_n = begin + np.searchsorted(self.score[begin:end], score_n[rows])
+            odder_n, all_ = self.before[end] - self.before[low_n], self.before[end] - self.before[begin]
+            p_n[rows] = (1 + odder_n) / (1 + all_)
         return p_n

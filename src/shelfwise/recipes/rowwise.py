@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 #: Rows of a block are a multiple of ``LEAST`` and at most ``ROWS``: they stay in a processor's cache and keep it busy.
-ROWS, LEAST = 256, 32
+ROWS, LEAST = 256, 8
 #: Columns summed over at once.
 RUN = 256
 #: Multiplications up to which a library may take other kernels than for more (OpenBLAS: a million).
-SMALL = 1_500_000
+SMALL = 1_050_000
 
 
 class Rowwise:

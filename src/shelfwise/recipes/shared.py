@@ -16,10 +16,9 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import softmax
 
 from shelfwise.catalog import Catalog
-from shelfwise.recipes.rowwise import Rowwise
+from shelfwise.segments import Segments
 from shelfwise.taxonomy import Taxonomy
 
 Floats = npt.NDArray[np.float32]
@@ -99,33 +98,48 @@ class SharedHeads:
     weight: Floats
     bias: Floats
 
-    def opinion(self, category: str, reduced_nr: Floats, own_nV: Floats) -> Floats:
+    def part(self, category: str) -> "Part":
+        """Return what says something of a category's shared attributes."""
+        if category not in self._ready:
+            self._ready[category] = self._cut(category)
+        return self._ready[category]
+
+    def _cut(self, category: str) -> "Part":
+        columns, slices = self.commons.columns(category), self.commons.taxonomy.slices(category)
+        wanted = [column for each in columns.values() for column in each]
+        where = [column for at in columns for column in range(slices[at].start, slices[at].stop)]
+        widths = Segments.of(map(len, columns.values()))
+        return Part(np.array(where, np.int64), widths, self.weight[:, wanted], self.bias[wanted])
+
+    @cached_property
+    def _ready(self) -> dict[str, "Part"]:
+        return {}
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The regressions of the attributes that one category shares.
+
+    Attributes:
+        where: int64 [v], where their values lie among the category's own.
+        segments: the values of each.
+        weight: float32 [r, v].
+        bias: float32 [v].
+    """
+
+    where: npt.NDArray[np.int64]
+    segments: Segments
+    weight: Floats
+    bias: Floats
+
+    def opinion(self, logits_nv: npt.NDArray[np.float64], own_nV: Floats) -> Floats:
         """Return float32 [n, V], what they say; of an attribute that nobody shares, what the category's own heads do.
 
         Args:
-            category: of the rows.
-            reduced_nr: their components.
+            logits_nv: of the shared values; they are changed.
             own_nV: what the category's own heads say.
         """
         found_nV = own_nV.copy()
-        if category not in self._ready:
-            self._ready[category] = self._part(category)
-        columns, weights, bias_v = self._ready[category]
-        if columns:
-            logits_nv = weights.product(reduced_nr).astype(np.float64) + bias_v
-            slices, start = self.commons.taxonomy.slices(category), 0
-            for at, width in columns.items():
-                found_nV[:, slices[at]] = softmax(logits_nv[:, start : start + width], axis=1)
-                start += width
+        if len(self.where):
+            found_nV[:, self.where] = self.segments.softmax(logits_nv)
         return found_nV
-
-    def _part(self, category: str) -> tuple[dict[int, int], Rowwise, Floats]:
-        """Return the number of values of a category's shared attributes, by position, with weights and biases."""
-        columns = self.commons.columns(category)
-        wanted = [column for each in columns.values() for column in each]
-        weights = Rowwise(np.ascontiguousarray(self.weight[:, wanted]))
-        return {at: len(each) for at, each in columns.items()}, weights, self.bias[wanted]
-
-    @cached_property
-    def _ready(self) -> dict[str, tuple[dict[int, int], Rowwise, Floats]]:
-        return {}

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from shelfwise.catalog import Catalog
 from shelfwise.recipes.rowwise import Rowwise
+from shelfwise.segments import Segments
 from shelfwise.taxonomy import Taxonomy
 
 Floats = npt.NDArray[np.float32]
@@ -114,14 +115,20 @@ class _Ballot:
     def __init__(
         self, kept_mr: npt.NDArray[np.float16], labels_mA: npt.NDArray[np.int32], parts: Sequence[slice]
     ) -> None:
-        self.parts = parts
-        self.silent_mA = labels_mA < 0
-        self.known_Am = np.ascontiguousarray(~self.silent_mA.T).astype(np.float32)
+        self.at = Segments.of(part.stop - part.start for part in parts)
+        self.silent_mP = labels_mA[:, self.at.present] < 0
+        self.known_Pm = np.ascontiguousarray(~self.silent_mP.T).astype(np.float32)
         truth_mV = np.zeros((len(labels_mA), parts[-1].stop if parts else 0), np.float32)
         for attribute, part in enumerate(parts):
             known = np.flatnonzero(labels_mA[:, attribute] >= 0)
             truth_mV[known, part.start + labels_mA[known, attribute]] = 1.0
-        self.count_V = truth_mV.sum(axis=0, dtype=np.float64)
+        count_V = truth_mV.sum(axis=0, dtype=np.float64)
+        total_P = self.at.sums(count_V[None] + 1e-3)[0]
+        self.prior_V = PRIOR * (count_V + 1e-3) / self.at.spread(total_P)
+        # Where nobody is labelled, every value is as likely.
+        nobody_P = self.at.sums(count_V[None])[0] == 0
+        self.unknown = np.flatnonzero(self.at.spread(nobody_P))
+        self.even_V = self.at.spread(1 / self.at.widths)
         self.voters, self.truth_mV = Rowwise(kept_mr.astype(np.float32).T), truth_mV
         self.truth = Rowwise(truth_mV)
 
@@ -136,21 +143,18 @@ class _Ballot:
         like_qm /= width
         weight_qm = np.exp(like_qm, out=like_qm)
         votes_qV = weight_qm @ self.truth_mV if narrow else self.truth.product(weight_qm).astype(np.float64)
-        shares_qV = np.empty(votes_qV.shape, np.float32)
-        for attribute, part in enumerate(self.parts):
-            count_v = self.count_V[part]
-            if not count_v.sum():
-                shares_qV[:, part] = 1 / max(len(count_v), 1)
-                continue
+        silent_qP = self.silent_mP[nearest_q]
+        if silent_qP.any():
             # The nearest labelled row has one vote, however far it is.
-            most_q = np.ones(len(weight_qm))
-            at = np.flatnonzero(self.silent_mA[nearest_q, attribute])
-            most_q[at] = (weight_qm[at] * self.known_Am[attribute]).max(axis=1)
-            prior_v = count_v + 1e-3
-            votes_qv = (
-                votes_qV[:, part] / np.maximum(most_q, 1e-300)[:, None] + PRIOR * prior_v / prior_v.sum()
-            )
-            shares_qV[:, part] = votes_qv / votes_qv.sum(axis=1, keepdims=True)
+            most_qP = np.ones(silent_qP.shape)
+            for attribute in np.flatnonzero(silent_qP.any(axis=0)).tolist():
+                rows = np.flatnonzero(silent_qP[:, attribute])
+                most_qP[rows, attribute] = (weight_qm[rows] * self.known_Pm[attribute]).max(axis=1)
+            votes_qV /= self.at.spread(np.maximum(most_qP, 1e-300))
+        votes_qV += self.prior_V
+        votes_qV /= self.at.spread(self.at.sums(votes_qV))
+        votes_qV[:, self.unknown] = self.even_V[self.unknown]
+        shares_qV: Floats = votes_qV.astype(np.float32)
         return shares_qV
 
 

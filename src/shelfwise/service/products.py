@@ -68,7 +68,7 @@ def answers_of(
     names = bundle.taxonomy.categories
     category = {row: block.category for block in answers.blocks for row in block.rows.tolist()}
     found = []
-    for row, product in enumerate(products):
+    for row, (product, cells) in enumerate(zip(products, answers.each(range(len(products))), strict=True)):
         error = answers.errors.get(row)
         likelier = -1 if answers.likelier is None else int(answers.likelier[row])
         said = None if error is None else error.message.replace(f"{row}/", "")
@@ -77,7 +77,7 @@ def answers_of(
                 "id": product.id,
                 "category": category.get(row, product.category),
                 "looks_like": names[likelier] if likelier >= 0 else None,
-                "answers": answers.of(row),
+                "answers": cells,
                 "error": product.lost if said is not None and product.lost is not None else said,
             }
         )

@@ -1,7 +1,8 @@
 """Calibrate: probabilities that mean what they say, fitted out of fold.
 
 It does not know what is answered, nor how the opinions it weighs were formed.
-Legend: m labelled rows of one pair, n rows of a block, v values of an attribute, V packed, J opinions, K parameters.
+Legend: m labelled rows of one pair, n rows of a block, v values of an attribute, V packed, P attributes with values,
+J opinions, K parameters.
 
 Two steps per (category, attribute), both fitted on rows predicted out of fold and shrunk towards what all
 attributes say together, the more the fewer labels there are:
@@ -17,7 +18,7 @@ attributes say together, the more the fewer labels there are:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +26,8 @@ import numpy.typing as npt
 from scipy.special import expit, softmax
 
 from shelfwise.predictions import Block, Predictions
+from shelfwise.segments import Segments, segments
+from shelfwise.taxonomy import Taxonomy
 from shelfwise.trust.amount_rule import amounts_out_of_fold
 from shelfwise.trust.evidence import Evidence, Pair
 
@@ -37,6 +40,8 @@ MOST_LABELS = 500
 MOST_POOLED, FEW = 200, 20
 #: Probabilities below this are taken for it.
 SMALLEST = 1e-9
+#: Where logits of confidences are taken.
+INSIDE = 1e-6, 1 - 1e-6
 STEPS = 30
 
 
@@ -82,41 +87,94 @@ class Calibration:
             name: category and attribute.
             opinions: the opinions' probabilities, [n, v] each.
         """
-        part = self.of(name)
-        width = opinions[0].shape[1]
-        counts = self.counts.get(name, (0,) * width)
-        log_count_v = _log_counts(np.asarray(counts))
-        opinions, weights = _filled(opinions, len(part.opinions)), part.opinions
-        if len(weights) != len(opinions):
-            weights = (sum(weights) / len(opinions),) * len(opinions)
-        logits_nv = part.prior * log_count_v + sum(
-            a * _log(p_nv) for a, p_nv in zip(weights, opinions, strict=True)
-        )
-        found: Float = softmax(logits_nv, axis=1)
-        return found
+        return self._side_by_side((name,), (opinions[0].shape[1],), len(opinions)).blended(opinions)
 
     def probabilities(self, name: tuple[str, str], opinions: Sequence[npt.NDArray[Any]]) -> Float:
         """Return [n, v], the calibrated probabilities after both steps. Arguments: ``blended``."""
-        part = self.of(name)
-        return _with_confidence(self.blended(name, opinions), (part.shift, part.slope, part.tail))
+        side = self._side_by_side((name,), (opinions[0].shape[1],), len(opinions))
+        return side.with_confidence(side.blended(opinions))
+
+    def of_block(self, taxonomy: Taxonomy, block: Block) -> tuple[Float, Float]:
+        """Return [n, V] of all attributes of a block: what ``blended`` does, and ``probabilities``."""
+        opinions = block.opinions or (block.probs,)
+        key = taxonomy, block.category, len(opinions)
+        side = self._ready.get(key)
+        if side is None:
+            at = segments(taxonomy, block.category)
+            choices = taxonomy.choices(block.category)
+            names = tuple((block.category, choices[a].name) for a in at.present)
+            side = self._ready[key] = self._side_by_side(names, tuple(at.widths.tolist()), len(opinions))
+        blended_nV = side.blended(opinions)
+        return blended_nV, side.with_confidence(blended_nV)
 
     def apply(self, predictions: Predictions) -> Predictions:
         """Return predictions with calibrated probabilities and without opinions."""
-        taxonomy, blocks = predictions.taxonomy, []
+        blocks = []
         for block in predictions.blocks:
-            probs_nV = block.probs.copy()
-            parts = taxonomy.slices(block.category)
-            for choice, part in zip(taxonomy.choices(block.category), parts, strict=True):
-                if part.stop > part.start:
-                    name = block.category, choice.name
-                    probs_nV[:, part] = self.probabilities(name, opinions_of(block, part))
-            blocks.append(Block(block.category, block.rows, probs_nV))
+            _, probs_nV = self.of_block(predictions.taxonomy, block)
+            blocks.append(Block(block.category, block.rows, probs_nV.astype(np.float32)))
         return replace(predictions, blocks=tuple(blocks))
 
+    @cached_property
+    def _ready(self) -> dict[tuple[Taxonomy, str, int], "_SideBySide"]:
+        return {}
 
-def opinions_of(block: Any, part: slice) -> list[npt.NDArray[Any]]:
-    """Return the opinions of a block on one attribute, [n, v] each; the probabilities if there are no others."""
-    return [opinion[:, part] for opinion in block.opinions] or [block.probs[:, part]]
+    def _side_by_side(
+        self, names: Sequence[tuple[str, str]], widths: Sequence[int], opinions: int
+    ) -> "_SideBySide":
+        """Lay the parameters of attributes that have values side by side."""
+        at, parts = Segments.of(widths), [self.of(name) for name in names]
+        exponents_JP = np.array([_exponents(part.opinions, opinions) for part in parts]).T
+        prior_V = [
+            part.prior * _log_counts(np.asarray(self.counts.get(name, (0,) * width)))
+            for name, width, part in zip(names, widths, parts, strict=True)
+        ]
+        answer_KP = np.array([(part.shift, part.slope, part.tail) for part in parts]).T
+        exponents_JV = at.spread(exponents_JP.reshape(opinions, -1))
+        return _SideBySide(at, exponents_JV, np.concatenate([*prior_V, np.zeros(0)]), answer_KP)
+
+
+@dataclass(frozen=True, eq=False)
+class _SideBySide:
+    """The parameters of several attributes, to work them out at once.
+
+    Attributes:
+        at: where the values of each lie.
+        exponents: float64 [J, V], of the opinions.
+        prior: float64 [V], weighted logarithms of counts.
+        answer: float64 [3, P], shift, slope and tail.
+    """
+
+    at: Segments
+    exponents: Float
+    prior: Float
+    answer: Float
+
+    def blended(self, opinions: Sequence[npt.NDArray[Any]]) -> Float:
+        """Return [n, V], the distributions after the first step."""
+        logits_nV = np.zeros(opinions[0].shape)
+        for exponent_V, p_nV in zip(self.exponents, opinions, strict=True):
+            logits_nV += exponent_V * _log(p_nV)
+        logits_nV += self.prior
+        return self.at.softmax(logits_nV)
+
+    def with_confidence(self, probs_nV: Float) -> Float:
+        """Give every most probable value its confidence and scale the others; it stays the most probable."""
+        at, found_nV = self.at, probs_nV.copy()
+        if not found_nV.size:
+            return found_nV
+        best_nP = at.places(probs_nV)
+        inside_nP = np.clip(np.take_along_axis(probs_nV, best_nP, 1), *INSIDE)
+        np.put_along_axis(found_nV, best_nP, 0.0, 1)
+        found_nV /= at.spread(np.maximum(at.sums(found_nV), SMALLEST))
+        shift_P, slope_P, tail_P = self.answer
+        sure_nP = expit(shift_P + slope_P * np.log(inside_nP) - tail_P * np.log1p(-inside_nP))
+        second_nP = at.largest(found_nV)
+        sure_nP = np.clip(sure_nP, second_nP / (1 + second_nP) * (1 + 1e-6), 1 - 1e-9)
+        found_nV *= at.spread(1 - sure_nP)
+        # Of a single value there is nothing to doubt.
+        np.put_along_axis(found_nV, best_nP, np.where(at.widths > 1, sure_nP, 1.0), 1)
+        return found_nV
 
 
 def calibrate(evidence: Evidence) -> Calibration:
@@ -265,21 +323,9 @@ def _solved(problem: _Problem, centre_K: Float, strength_K: Float) -> Float:
     return weight_K
 
 
-def _with_confidence(probs_nv: Float, weights: tuple[float, float, float]) -> Float:
-    """Give the most probable value its confidence and scale the others; it stays the most probable."""
-    if probs_nv.shape[1] < 2:
-        return probs_nv
-    row, best_n = np.arange(len(probs_nv)), probs_nv.argmax(axis=1)
-    top_n = probs_nv[row, best_n]
-    rest_nv = probs_nv.copy()
-    rest_nv[row, best_n] = 0.0
-    rest_nv /= np.maximum(rest_nv.sum(axis=1), SMALLEST)[:, None]
-    sure_n = expit(_answer_features(top_n) @ np.asarray(weights))
-    second_n = rest_nv.max(axis=1)
-    sure_n = np.clip(sure_n, second_n / (1 + second_n) * (1 + 1e-6), 1 - 1e-9)
-    out_nv: Float = rest_nv * (1 - sure_n)[:, None]
-    out_nv[row, best_n] = sure_n
-    return out_nv
+def _exponents(own: Sequence[float], opinions: int) -> tuple[float, ...]:
+    """Return an exponent for each of so many opinions; of another number than was learnt, all alike."""
+    return tuple(own) if len(own) == opinions else (sum(own) / opinions,) * opinions
 
 
 def _log_counts(counts_v: npt.NDArray[Any]) -> Float:
@@ -301,6 +347,6 @@ def _log(p: npt.NDArray[Any]) -> Float:
 
 def _answer_features(p: npt.NDArray[Any]) -> Float:
     """Return [n, 3]: one, log p and -log(1 - p)."""
-    inside = np.clip(p.astype(np.float64), 1e-6, 1 - 1e-6)
+    inside = np.clip(p.astype(np.float64), *INSIDE)
     found: Float = np.stack([np.ones(len(inside)), np.log(inside), -np.log1p(-inside)], axis=1)
     return found

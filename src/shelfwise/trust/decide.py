@@ -24,9 +24,10 @@ from shelfwise.amounts import SMAPE, Aim, middle
 from shelfwise.answers import STATES, AnswerBlock, Answers, answer_block, best_values, join_blocks
 from shelfwise.errors import BundleError
 from shelfwise.predictions import Block, Familiarity, Predictions
+from shelfwise.segments import segments
 from shelfwise.taxonomy import Taxonomy
 from shelfwise.trust.amount_rule import AmountRule, amounts_out_of_fold, decide_amounts
-from shelfwise.trust.calibrate import Calibration, PairCalibration, calibrate, opinions_of
+from shelfwise.trust.calibrate import Calibration, PairCalibration, calibrate
 from shelfwise.trust.evidence import Evidence
 from shelfwise.trust.promise import Promise
 
@@ -97,13 +98,17 @@ class Rule:
             every_cell: answer every cell for the metric, whatever promise and familiarity say.
             alarm: the share of good products that each flag may fall on.
         """
-        calibrated = self.calibration.apply(predictions)
         taxonomy, blocks = predictions.taxonomy, []
         likelier = predictions.familiarity.likelier if predictions.familiarity is not None else None
-        for raw, block in zip(predictions.blocks, calibrated.blocks, strict=True):
+        for raw in predictions.blocks:
+            blended_nV, probs_nV = self.calibration.of_block(taxonomy, raw)
+            block = Block(raw.category, raw.rows, probs_nV.astype(np.float32))
             parts = taxonomy.slices(block.category)
             promised = promise is not None and not every_cell
-            candidate_nA = best_values(block.probs, parts) if promised else self._best(taxonomy, raw)
+            if promised:
+                candidate_nA = best_values(block.probs, parts)
+            else:
+                candidate_nA = self._best(taxonomy, raw.category, blended_nV)
             state_nA = np.full(candidate_nA.shape, STATES.index("answered"), np.int8)
             state_nA[candidate_nA < 0] = STATES.index("unsure")
             if promised:
@@ -155,23 +160,19 @@ class Rule:
             if new:
                 state_nA[np.isin(candidate_nA[:, a], new), a] = STATES.index("unsure")
 
-    def _best(self, taxonomy: Taxonomy, block: Block) -> npt.NDArray[np.int32]:
-        """Return int32 [n, A], the values that are best for the metric, given a predictor's block."""
-        parts = taxonomy.slices(block.category)
-        best_nA = np.full((len(block.rows), len(parts)), -1, np.int32)
-        for a, (choice, part) in enumerate(zip(taxonomy.choices(block.category), parts, strict=True)):
-            if part.stop > part.start:
-                name = (block.category, choice.name)
-                probs_nv = self.calibration.blended(name, opinions_of(block, part))
-                best_nA[:, a] = self._scores(name, probs_nv).argmax(axis=1)
+    def _best(self, taxonomy: Taxonomy, category: str, blended_nV: Float) -> npt.NDArray[np.int32]:
+        """Return int32 [n, A], the values that are best for the metric, given blended distributions."""
+        choices, at = taxonomy.choices(category), segments(taxonomy, category)
+        logs_nV = _logs(blended_nV)
+        best_nA = np.full((len(blended_nV), len(choices)), -1, np.int32)
+        for a, part in zip(at.present, at.slices, strict=True):
+            name, scores_nv = (category, choices[a].name), blended_nV[:, part]
+            if name in self.costs:
+                scores_nv = -(scores_nv @ np.asarray(self.costs[name]))
+            elif name in self.offsets:
+                scores_nv = logs_nV[:, part] + np.asarray(self.offsets[name])
+            best_nA[:, a] = scores_nv.argmax(axis=1)
         return best_nA
-
-    def _scores(self, name: tuple[str, str], probs_nv: Float) -> Float:
-        if name in self.costs:
-            expected: Float = -(probs_nv @ np.asarray(self.costs[name]))
-            return expected
-        offsets = self.offsets.get(name)
-        return probs_nv if offsets is None else _logs(probs_nv) + np.asarray(offsets)
 
     def table(self) -> dict[str, Any]:
         """Return the rule as plain data, for JSON."""
