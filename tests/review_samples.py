@@ -10,9 +10,11 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import numpy as np
 from PIL import Image, ImageDraw
 
 from page_samples import HOSTILE
+from shelfwise.pages.heat import packed
 from shelfwise.service.desk import Desk, Item, LookAlike
 from shelfwise.service.items import key_of
 from shelfwise.taxonomy import Choice, Taxonomy
@@ -66,6 +68,13 @@ def item(directory: Path, number: int, *, cluster: str = "", **changes: object) 
     return Item(**(made | changes))  # type: ignore[arg-type]
 
 
+def heat(row: int, column: int) -> str:
+    """A map of 4 x 4 places with its peak at one of them."""
+    heat_GG = np.full((4, 4), 0.1, np.float32)
+    heat_GG[row, column] = 1
+    return packed(heat_GG)
+
+
 def hostile(directory: Path) -> list[Item]:
     """Items whose every text is one that a supplier might send to do harm."""
     found = []
@@ -75,7 +84,7 @@ def hostile(directory: Path) -> list[Item]:
             "id": text, "category": text, "attribute": text, "supplier": text, "stated": "plain", "seen": text,
             "runner_up": HOSTILE[(number + 1) % 3], "values": tuple(dict.fromkeys(values)),
             "key": key_of(str(number), text, text),
-            "look_alikes": (LookAlike(text, 0.9, text, None),),
+            "look_alikes": (LookAlike(text, 0.9, text, None),), "heat": heat(1, 1),
         }  # fmt: skip
         found.append(item(directory, number, **more))
     return found

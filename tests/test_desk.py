@@ -1,5 +1,6 @@
 """The review desk, on SQLite and on PostgreSQL: order, leases, verdicts, undo, agreement, and the chain."""
 
+import json
 import re
 import sqlite3
 import subprocess
@@ -422,8 +423,22 @@ def test_an_item_survives_being_written(tmp_path: Path):
     near = LookAlike("7", 0.9, "red", tmp_path / "7.jpg")
     whole = item(1, photo=tmp_path / "1.jpg", look_alikes=(near, LookAlike("8", 0.8)), probability=None)
     assert from_json(to_json(whole)) == whole
+    heated = replace(whole, heat="AP8=")
+    assert from_json(to_json(heated)) == heated
     with pytest.raises(DeskError, match="fill the desk again"):
         from_json("{}")
+
+
+def test_items_written_before_there_were_maps_are_read(fill: Fill):
+    desk = fill(item(1, heat="AP8="))
+    with desk._database.writing() as session:
+        (body,) = session.rows("SELECT body FROM items")[0]
+        older = json.loads(body)
+        assert older.pop("heat") == "AP8="
+        session.run("UPDATE items SET body = ?", json.dumps(older))
+    assert desk.next("ann") == item(1)
+    desk.fill([item(1, heat="AP8=")], bundle="b1", taxonomy=TAXONOMY)
+    assert desk.waiting()[0].heat == "AP8="
 
 
 def test_the_share_shown_to_two_is_about_right():

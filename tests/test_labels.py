@@ -381,7 +381,7 @@ def test_the_verbs(shell: Shell, saved: Path, planted: Planted, tmp_path: Path, 
             desk.decide("ann", found.key, "accept")
     out = tmp_path / "fixed.csv"
     done = shell("labels", "export", place, "-o", out, "--onto", planted.table)
-    assert (done.code, "6 label" in done.out) == (0, True)
+    assert (done.code, "label: 6" in done.out) == (0, True)
     fixed = {row["id"]: row["colour"] for row in pl.read_csv(out, infer_schema=False).iter_rows(named=True)}
     assert {id_: fixed[id_] for id_ in planted.wrong} == {
         id_: right for id_, (right, _) in planted.wrong.items()

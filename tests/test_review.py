@@ -257,6 +257,28 @@ def test_photos_come_small_and_only_from_the_desk(desk: Desk, client: TestClient
         assert answered.headers["content-type"].startswith("text/html")
 
 
+def test_a_map_is_drawn_over_the_photo_of_its_item_alone(desk: Desk, client: TestClient, tmp_path: Path):
+    first, second = desk.waiting()[:2]
+    heated = replace(first, heat=samples.heat(3, 0))
+    desk.fill([heated], bundle="b" * 64, taxonomy=samples.TAXONOMY)
+    outline = Outline(client.get("/review").text)
+    (box,) = (held for tag, held in outline.tags if tag == "input" and held.get("id") == "heat")
+    assert (box["type"], box["data-key"]) == ("checkbox", "h")
+    assert f"Where {first.seen} comes from" in outline.text
+    shown = [held for tag, held in outline.tags if tag == "img" and "heat=1" in str(held.get("src"))]
+    assert [held["loading"] for held in shown] == ["lazy"]
+    assert f"{first.attribute} {first.seen}" in str(shown[0]["alt"])
+    assert "12% of its width and 88% of its height" in str(shown[0]["alt"])
+    answered = client.get(view.photo_address(heated, 900, heat=True))
+    assert answered.headers["content-type"] == "image/jpeg"
+    drawn = Image.open(io.BytesIO(answered.content)).convert("RGB")
+    red, _, blue = drawn.getpixel((10, drawn.height - 10))
+    assert red - blue > 60
+    assert drawn.getpixel((drawn.width - 10, 10)) == pytest.approx((230, 226, 220), abs=30)
+    assert client.get(view.photo_address(second, 900, heat=True)).status_code == 404
+    assert 'id="heat"' not in client.get(f"/review?item={second.key}").text
+
+
 def test_a_photo_that_is_gone_or_broken_is_said_to_be(desk: Desk, client: TestClient, tmp_path: Path):
     broken = tmp_path / "photos" / "broken.jpg"
     broken.write_bytes(b"<html>not found</html>")
@@ -477,7 +499,9 @@ def test_files_of_the_pages_are_the_listed_ones(client: TestClient):
 
 
 def test_the_help_lists_the_keys_that_the_page_has(tmp_path: Path):
-    group = [samples.item(tmp_path, 6 * number, cluster="alike") for number in range(2)]
+    group = [
+        samples.item(tmp_path, 6 * number, cluster="alike", heat=samples.heat(0, 0)) for number in range(2)
+    ]
     with Desk.open(samples.fill(tmp_path / "desk.sqlite", group)) as desk:
         page = browser_of(desk).get("/review").text
     there = set(re.findall(r'data-key="(.)"', page)) - {"+", "-"}

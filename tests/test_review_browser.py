@@ -37,7 +37,10 @@ def tour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
     """A server over a desk with a group, texts that mean harm, an item without a photo, and finished ones."""
     directory = tmp_path_factory.mktemp("tour")
     group = [
-        samples.item(directory, 6 * number, cluster="alike", risk=3 - number / 10) for number in range(3)
+        samples.item(
+            directory, 6 * number, cluster="alike", risk=3 - number / 10, heat=samples.heat(2, number)
+        )
+        for number in range(3)
     ]
     bare = samples.item(directory, 100, photo=None, seen=None, probability=None, look_alikes=(), supplier="")
     category = samples.item(
@@ -118,6 +121,7 @@ def test_the_pages_are_accessible_and_keep_to_themselves(
     def look(name: str) -> None:
         if (width, scheme) in ((1280, "dark"), (390, "light")) and name not in (
             "group",
+            "heat",
             "list",
             "zoom",
             "progress",
@@ -135,6 +139,9 @@ def test_the_pages_are_accessible_and_keep_to_themselves(
     look("name")
     visit.enter("#name", "Ann")
     look("group")
+    visit.page.keyboard.press("h")
+    look("heat")
+    visit.page.keyboard.press("h")
     visit.page.keyboard.press("c")
     visit.page.keyboard.type("re")
     look("list")
@@ -273,6 +280,7 @@ def test_the_photo_is_enlarged_and_the_filter_opens_by_key(browser: Any, alone: 
     page.keyboard.press("z")
     page.locator("#zoomed").evaluate("image => image.decode()")
     narrow = page.locator("#zoomed").bounding_box()["width"]
+    assert narrow > page.locator("#photo img").first.bounding_box()["width"], "a small photo is enlarged too"
     page.keyboard.press("+")
     assert page.locator("#zoomed").bounding_box()["width"] > narrow
     page.keyboard.press("-")
@@ -289,6 +297,32 @@ def test_the_photo_is_enlarged_and_the_filter_opens_by_key(browser: Any, alone: 
     assert "Kurtis" in page.locator(".filters summary").inner_text()
     assert not visit.complaints
     visit.context.close()
+
+
+def test_the_photo_is_shown_under_its_heat_by_key_and_stays_so(browser: Any, tmp_path: Path):
+    items = [samples.item(tmp_path, number, heat=samples.heat(1, number)) for number in range(3)]
+    place, port = samples.fill(tmp_path / "desk.sqlite", items), samples.free_port()
+    with samples.serving(place, port):
+        visit = Visit(browser, f"http://127.0.0.1:{port}/review", viewport={"width": 390, "height": 800})
+        page = visit.page
+        plain, mapped = page.locator("#photo a:not(.mapped)"), page.locator("#photo a.mapped")
+        assert (plain.is_visible(), mapped.is_visible()) == (True, False)
+        assert not [url for url in visit.asked if "heat=1" in url], "what is not shown is not fetched"
+        page.keyboard.press("h")
+        mapped.locator("img").evaluate("image => image.decode()")
+        assert (plain.is_visible(), mapped.is_visible()) == (False, True)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.keyboard.press("z")
+        assert "heat=1" in page.locator("#zoomed").get_attribute("src")
+        assert "of its width" in page.locator("#zoomed").get_attribute("alt")
+        page.keyboard.press("Escape")
+        visit.press("a")
+        assert mapped.is_visible()
+        page.keyboard.press("h")
+        visit.press("a")
+        assert (plain.is_visible(), mapped.is_visible()) == (True, False)
+        assert not visit.complaints
+        visit.context.close()
 
 
 def test_without_scripts_the_pages_are_plain_forms(browser: Any, alone: tuple[str, Desk]):

@@ -12,15 +12,17 @@ import pytest
 from PIL import Image
 
 import shelfwise as sw
+from conftest import Shell
 from shelfwise.bundle import Bundle
 from shelfwise.drawings import Regions, draw_product
 from shelfwise.drawn_regions import drawn_regions
 from shelfwise.errors import UsageError
 from shelfwise.explaining import explain_images
 from shelfwise.pages import Mismatch, audit_page
-from shelfwise.pages.heat import HeatMap, heat_picture, write_heat_maps
+from shelfwise.pages.heat import HeatMap, heat_picture, packed, unpacked, write_heat_maps
 from shelfwise.predictions import Machine
 from shelfwise.recipes.probe import Probe
+from shelfwise.service.desk import Desk
 from shelfwise.shelves import CATEGORIES, values_of
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 60, 220)}
@@ -124,6 +126,41 @@ def test_cells_are_chosen_by_attribute_mismatch_and_name(
     assert len(explain_images(bundle, alone, reference=catalog, machine=machine)) == 2
     with pytest.raises(UsageError, match=r"no attribute 'tagg'.*'tag'"):
         explain_images(bundle, few, only="tagg", machine=machine)
+
+
+def test_the_riskiest_items_of_a_queue_get_maps(
+    patched: tuple[Bundle, sw.Catalog, Machine], shell: Shell, tmp_path: Path
+) -> None:
+    bundle, catalog, machine = patched
+    bundle.save(tmp_path / "bundle")
+    flipped = {"p5": "tag", "p8": "sole", "p9": "sole"}
+    rows = catalog.frame.to_dicts()
+    for row in rows:
+        name = flipped.get(row["id"])
+        if name:
+            row[name] = next(colour for colour in COLOURS if colour != row[name])
+    pl.DataFrame(rows).write_csv(tmp_path / "table.csv")
+    assert catalog.images[0] is not None
+    words = ["--images", catalog.images[0].parent, "--desk", tmp_path / "d", "--cache", machine.cache]
+    words += ["--engine", "torch", "--look-alikes", 0, "--explain-image", 2]
+    ran = shell("labels", "queue", tmp_path / "bundle", tmp_path / "table.csv", *words)
+    assert (ran.code, "2 with a heat map" in ran.out) == (0, True), ran
+    with Desk.open(tmp_path / "d") as desk:
+        items = desk.waiting()
+    assert {(item.id, item.attribute) for item in items[:3]} == set(flipped.items())
+    assert [bool(item.heat) for item in items] == [True, True] + [False] * (len(items) - 2)
+    for item in items[:2]:
+        left, top = PATCHES[item.attribute]
+        row, column = np.unravel_index(int(unpacked(item.heat).argmax()), unpacked(item.heat).shape)
+        place = np.array([column + 0.5, row + 0.5]) * 96 / len(unpacked(item.heat))
+        assert (np.abs(place - [left + 12, top + 12]) < 12).all()
+
+
+def test_a_packed_map_keeps_its_peak() -> None:
+    heat = np.full((20, 20), 0.999, np.float32)
+    heat[7, 3] = 1
+    assert unpacked(packed(heat)).argmax() == heat.argmax()
+    assert np.abs(unpacked(packed(heat)) - heat).max() < 1 / 200
 
 
 def test_other_predictors_say_that_they_have_no_maps(bundle: Bundle, machine: Machine) -> None:

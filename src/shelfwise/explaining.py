@@ -7,6 +7,7 @@ Legend: n products of one category, A its attributes.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +15,16 @@ import numpy.typing as npt
 from shelfwise.answers import STATES, Answers
 from shelfwise.bundle import Bundle, load
 from shelfwise.catalog import Catalog
+from shelfwise.choosing import stated_codes
 from shelfwise.errors import ImageError, UsageError, listing, suggest
 from shelfwise.pages.heat import HeatMap, write_heat_maps
-from shelfwise.predictions import Machine
+from shelfwise.predictions import Block, Machine
 from shelfwise.roles import Columns
 from shelfwise.single import one_product
+from shelfwise.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    from shelfwise.recipes.saliency import Contrast, Looking
 
 #: Products of a category that its answers are compared with, at most.
 REFERENCES = 250
@@ -101,16 +107,16 @@ def explain_images(
 ) -> tuple[HeatMap, ...]:
     """Return where in its photo each answer comes from, in table order.
 
-    An answer is compared with those of up to ``REFERENCES`` other products of its category, by what this bundle answers
-    them; where fewer than three have it, or fewer than three another one, there is no map. The first photo of a product
-    is looked at.
+    An answer is compared with up to ``REFERENCES`` other products of its category, by what they state or, where they
+    state nothing, by what this bundle answers them; where fewer than three have it, or fewer than three another one,
+    there is no map. The first photo of a product is looked at.
 
     Args:
         bundle: a probe of photos, its backbone with ``levels = "all"`` and ``fit = "stretch"``, as by default.
         catalog: the products asked about.
         only: names of attributes separated by commas; ``unsure``: cells that a promise leaves open; ``mismatch``: cells
             that state another value; all cells if left out.
-        most: maps at most.
+        most: cells at most, the first ones.
         values: by (id, attribute), exactly these cells, and the value that each map is to speak for.
         reference: the products compared with; by default those of ``catalog``.
         machine: where to compute answers; maps are computed by torch on the CPU.
@@ -119,7 +125,7 @@ def explain_images(
         UsageError: another kind of bundle, or an attribute that there is not.
         MissingExtra: torch is not installed.
     """
-    from shelfwise.recipes.saliency import Contrast, Looking, draw
+    from shelfwise.recipes.saliency import Contrast, Looking
 
     catalog = catalog.under(bundle.schema).first_photos().remembering()
     looking = Looking.of(bundle.predictor)
@@ -128,47 +134,64 @@ def explain_images(
     beside = catalog if reference is None else reference.under(bundle.schema).first_photos().remembering()
     same = reference is None and only != UNSURE
     told = answers if same else bundle.answer(beside, every_cell=True, machine=machine)
-    predictions, found = bundle.predict(catalog, machine), list[HeatMap]()
-    contrasts: dict[str, Contrast] = {}
-    maps: dict[Path, npt.NDArray[np.float16]] = {}
-    for cell in cells:
-        if len(found) == most:
-            break
-        path = catalog.images[cell.row]
-        block = next(block for block in predictions.blocks if block.category == cell.category)
-        at = np.flatnonzero(block.rows == cell.row)
+    cells = [cell for cell in cells if catalog.images[cell.row] is not None][:most]
+    found: dict[int, HeatMap] = {}
+    for block in bundle.predict(catalog, machine).blocks:
+        mine = {at: cell for at, cell in enumerate(cells) if cell.category == block.category}
+        if mine:
+            contrast = Contrast.learn(looking, *_references(beside, told, block.category))
+            found |= _drawn(bundle.taxonomy, catalog, looking, contrast, block, mine)
+    return tuple(found[at] for at in sorted(found))
+
+
+def _drawn(
+    taxonomy: Taxonomy,
+    catalog: Catalog,
+    looking: "Looking",
+    contrast: "Contrast",
+    block: Block,
+    cells: Mapping[int, Cell],
+) -> dict[int, HeatMap]:
+    """The maps of one category's cells, by the cells' keys; a photo is read once."""
+    from shelfwise.recipes.saliency import draw
+
+    found: dict[int, HeatMap] = {}
+    seen: Path | None = None
+    looked: tuple[npt.NDArray[np.float16], npt.NDArray[np.float64]] | None = None
+    for key, cell in sorted(cells.items(), key=lambda entry: (entry[1].row, entry[0])):
+        path, at = catalog.images[cell.row], np.flatnonzero(block.rows == cell.row)
         if path is None or not len(at):
             continue
-        if cell.category not in contrasts:
-            contrasts[cell.category] = Contrast.learn(looking, *_references(beside, told, cell.category))
-        if path not in maps:
+        if path != seen:
             try:
-                maps = {path: looking.maps(path)}
+                seen, looked = path, (looking.maps(path), looking.foreground(path))
             except ImageError:
-                continue
-        part = bundle.taxonomy.slices(cell.category)[cell.attribute]
+                seen, looked = path, None
+        if looked is None:
+            continue
+        part = taxonomy.slices(cell.category)[cell.attribute]
         head_rv = looking.expert.heads[cell.category][0][:, part].astype(np.float64)
         probs_v = block.probs[int(at[0]), part].astype(np.float64)
-        place = (cell.attribute, cell.value)
-        heat_GG = draw(looking, contrasts[cell.category], head_rv, probs_v, place, maps[path])
-        if heat_GG is None:
-            continue
-        choice = bundle.taxonomy.choices(cell.category)[cell.attribute]
-        names = choice.name, choice.values[cell.value], float(probs_v[cell.value])
-        found.append(HeatMap(catalog.ids[cell.row], cell.category, *names, heat_GG, path))
-    return tuple(found)
+        heat_GG = draw(looking, contrast, head_rv, probs_v, (cell.attribute, cell.value), *looked)
+        if heat_GG is not None:
+            choice = taxonomy.choices(cell.category)[cell.attribute]
+            names = choice.name, choice.values[cell.value], float(probs_v[cell.value])
+            found[key] = HeatMap(catalog.ids[cell.row], cell.category, *names, heat_GG, path)
+    return found
 
 
 def _references(
     beside: Catalog, told: Answers, category: str
 ) -> tuple[list[Path | None], npt.NDArray[np.int32]]:
-    """Photos and answers of the products that a category's answers are compared with, by their ids."""
+    """Photos and values, stated before answered, of the products that answers are compared with, by their ids."""
     block = told.block(category)
     if block is None:
         return [], np.zeros((0, 0), np.int32)
+    stated_nA = stated_codes(beside, category, block.rows)
+    codes_nA = np.where(stated_nA >= 0, stated_nA, block.candidate).astype(np.int32)
     order = sorted(range(len(block.rows)), key=lambda at: (beside.ids[block.rows[at]], at))
     chosen = [order[round(at)] for at in np.linspace(0, len(order) - 1, min(REFERENCES, len(order)))]
-    return [beside.images[block.rows[at]] for at in chosen], block.candidate[chosen]
+    return [beside.images[block.rows[at]] for at in chosen], codes_nA[chosen]
 
 
 def _cells(catalog: Catalog, answers: Answers, only: str) -> list[Cell]:

@@ -72,6 +72,12 @@ def queue(
     look_alikes: Annotated[
         int, typer.Option(min=0, help="Name this many products learnt from beside each item.")
     ] = 3,
+    explain: Annotated[
+        int,
+        typer.Option(
+            "--explain-image", min=0, help="Draw for this many items where in the photo the value comes from."
+        ),
+    ] = 0,
     id: Id = "",
     category: Category = "",
     image: Image = "",
@@ -88,7 +94,7 @@ def queue(
     from shelfwise.batch.jobs import bundle_digest
     from shelfwise.bundle import load
     from shelfwise.service.desk import Desk
-    from shelfwise.service.doubts import Weighing, items_of
+    from shelfwise.service.doubts import Weighing, explained, items_of
 
     weighing = Weighing(weights_of(weights), weights_of(reasons), worth or None, supplier or None)
     loaded, digest = load(bundle), bundle_digest(bundle)
@@ -98,6 +104,8 @@ def queue(
             items = items_of(
                 loaded, catalog, weighing, precision=precision, look_alikes=look_alikes, machine=machine
             )
+            if explain:
+                items = explained(items, explain, loaded, catalog, machine)
         layout = loaded.schema.layout
         new = opened.fill(items, bundle=digest, taxonomy=loaded.taxonomy, layout=layout, second=second)
         progress = opened.progress()
@@ -106,6 +114,7 @@ def queue(
     print(
         f"{len(items):,} items, {new:,} of them new; to look at: {progress.left:,}"
         + (f" ({reasons})" if reasons else "")
+        + (f"; {sum(bool(item.heat) for item in items):,} with a heat map" if explain else "")
     )
 
 
@@ -174,8 +183,8 @@ def export(
             return
         labels = labels_of(opened)
     lost = labels.write(out, onto=onto)
-    counted = ", ".join(f"{count:,} {state}" for state, count in labels.counts().items()) or "no verdicts"
-    print(f"wrote {out} and {out.with_suffix('.provenance.csv')}: {counted}")
+    counted = ", ".join(f"{state}: {count:,}" for state, count in labels.counts().items()) or "no verdicts"
+    print(f"wrote {out} and {out.with_suffix('.provenance.csv')} (verdicts by state: {counted})")
     if lost:
         print(f"{len(lost):,} products with labels are not in {onto}, the first is {lost[0]!r}")
 

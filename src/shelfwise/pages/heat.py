@@ -6,6 +6,7 @@ It does not know how a map was made. Legend: G places a side.
 import base64
 import io
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,6 +56,28 @@ class HeatMap:
         row, column = np.unravel_index(int(self.heat.argmax()), self.heat.shape)
         return (float(column) + 0.5) / self.heat.shape[1], (float(row) + 0.5) / self.heat.shape[0]
 
+    @property
+    def alt(self) -> str:
+        """What the picture shows, for those who do not see it."""
+        x, y = self.peak
+        return (
+            f"Where {self.attribute} {self.value} comes from in the photo of {self.id}: "
+            f"most at {x:.0%} of its width and {y:.0%} of its height"
+        )
+
+
+def packed(heat_GG: npt.NDArray[np.float32]) -> str:
+    """Return a map as short text, a byte a place; only where the heat is 1 is the byte the greatest."""
+    return base64.b64encode((255 * heat_GG.clip(0, 1)).astype(np.uint8).tobytes()).decode("ascii")
+
+
+def unpacked(text: str) -> npt.NDArray[np.float32]:
+    """Return float32 [G, G], the map that ``packed`` wrote."""
+    bytes_P = np.frombuffer(base64.b64decode(text), np.uint8)
+    side = math.isqrt(len(bytes_P))
+    heat_GG: npt.NDArray[np.float32] = bytes_P.reshape(side, side).astype(np.float32) / np.float32(255)
+    return heat_GG
+
 
 def heat_picture(heat_map: HeatMap, side: int = FILE) -> Image.Image:
     """Return the photo under its heat, a ring around the peak.
@@ -91,13 +114,8 @@ def heat_image(heat_map: HeatMap, side: int) -> str:
     with io.BytesIO() as file:
         picture.save(file, "JPEG", quality=80, optimize=True)
         data = base64.b64encode(file.getvalue()).decode("ascii")
-    x, y = heat_map.peak
-    alt = (
-        f"Where {heat_map.attribute} {heat_map.value} comes from in the photo of {heat_map.id}: "
-        f"most at {x:.0%} of its width and {y:.0%} of its height"
-    )
     return (
-        f'<img class="photo" src="data:image/jpeg;base64,{data}" alt="{esc(alt)}" width="{picture.width}" '
+        f'<img class="photo" src="data:image/jpeg;base64,{data}" alt="{esc(heat_map.alt)}" width="{picture.width}" '
         f'height="{picture.height}" decoding="async">'
     )
 

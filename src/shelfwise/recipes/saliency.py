@@ -9,6 +9,9 @@ cancel out. So a channel counts at a place
 - as far as products with this answer differ there from the others by more than twice the standard error,
 - and as far as this photo is on their side of the middle: not at all to twice.
 
+Last, a place counts as far as its colour is unlike what lies along the photo's upper and side edges: a photo of a
+catalogue has its product in the middle, and what is behind it does not speak for a value.
+
 Measured on the demo catalogue: ``docs/design/0039-heat-maps.md``. Look-alikes' votes are not part of the map.
 Legend: n reference products, C channels of all levels used, D features, G places a side, v values of an attribute.
 """
@@ -21,6 +24,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from shelfwise.data.images import read_bytes
 from shelfwise.errors import ImageError, UsageError
@@ -41,6 +46,9 @@ GRID = 20
 COARSEST, FINEST = 16, 4
 #: Differences below this many standard errors count as none.
 ERRORS = 2.0
+#: Distance of two colours, of 0 to 1 a channel, from which on they are wholly unlike; places of the edge compared with,
+#: the most alike ones; places that this is smoothed over (standard deviation).
+UNLIKE, NEAREST, SMOOTH = 0.2, 3, 0.7
 #: Reference products with an answer, and with other answers, that a contrast needs.
 FEWEST = 3
 #: Added to the spread of a channel, and to the average that a slope is taken at.
@@ -107,9 +115,29 @@ class Looking:
             if side >= GRID:
                 scaled.append(torch.nn.functional.adaptive_avg_pool2d(stages[at], GRID))
             else:
-                scaled.append(torch.nn.functional.interpolate(stages[at], (GRID, GRID), mode="nearest"))
+                scaled.append(torch.nn.functional.interpolate(stages[at], (GRID, GRID), mode="bilinear"))
         found: Half = torch.cat(scaled, 1)[0].half().numpy()
         return found
+
+    def foreground(self, path: Path) -> Floats:
+        """Return float64 [G, G], 0 to 1, how unlike the photo's edge each place is.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        return unlike_edge(self.backbone.preprocess.array(read_bytes(path)))
+
+
+def unlike_edge(image_HWC: npt.NDArray[np.uint8]) -> Floats:
+    """Return float64 [G, G], 0 to 1, how unlike the colour of each place is to the nearest ones along the edge."""
+    small = Image.fromarray(image_HWC).resize((GRID, GRID), Image.Resampling.BOX)
+    colours_GG3 = np.asarray(small, np.float64) / 255
+    edge_GG = np.ones((GRID, GRID), bool)
+    edge_GG[1:, 1:-1] = False  # the lower edge is left out: products run off it
+    apart_GGE = np.linalg.norm(colours_GG3[:, :, None] - colours_GG3[edge_GG], axis=3)
+    apart_GG = np.sqrt(np.mean(np.sort(apart_GGE, axis=2)[:, :, :NEAREST] ** 2, axis=2))
+    found: Floats = gaussian_filter(np.minimum(apart_GG / UNLIKE, 1), SMOOTH, mode="nearest")
+    return found
 
 
 def _stages(backbone: Backbone, image_HWC: npt.NDArray[np.uint8]) -> "list[Tensor]":
@@ -201,6 +229,7 @@ def draw(
     probs_v: Floats,
     place: tuple[int, int],
     map_CGG: Half,
+    foreground_GG: Floats,
 ) -> npt.NDArray[np.float32] | None:
     """Return float32 [G, G], how much each place of a photo speaks for a value, the most 1; ``None`` where unknown.
 
@@ -211,6 +240,7 @@ def draw(
         probs_v: what the answer says of each value.
         place: the attribute's position, and the value's.
         map_CGG: of the photo.
+        foreground_GG: of the photo, as ``unlike_edge`` returns it.
     """
     found = contrast.of(*place)
     if found is None:
@@ -221,5 +251,6 @@ def draw(
     side_CGG = (map_CGG - (with_CGG + without_CGG) / 2) * np.sign(difference_CGG) / spread_CGG
     weights_C = contrast.weigh(looking, head_rv, probs_v, place[1])
     heat_GG = (weights_C[:, None, None] * sure_CGG * (1 + np.clip(side_CGG, -1, 1))).sum(axis=0)
+    heat_GG *= foreground_GG
     most = heat_GG.max()
     return None if most <= 0 else (heat_GG / most).astype(np.float32)

@@ -6,7 +6,7 @@ Legend: N rows, n rows of one category, A its attributes, v the values of one.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -19,6 +19,8 @@ from shelfwise.bundle import Bundle
 from shelfwise.catalog import Catalog
 from shelfwise.choosing import stated_codes
 from shelfwise.errors import CatalogError, UsageError, listing, suggest
+from shelfwise.explaining import explain_images
+from shelfwise.pages.heat import packed
 from shelfwise.predictions import Machine, Predictions
 from shelfwise.service.items import Item, Reason, key_of, plain_number
 from shelfwise.service.lookalikes import Likeness
@@ -163,6 +165,30 @@ def items_of(
         items.append((replace(plain, risk=doubt.wrong * weight), doubt.row))
     items.sort(key=lambda entry: (-entry[0].risk, entry[0].key))
     return _clustered(items, likeness)
+
+
+def explained(
+    items: Sequence[Item], first: int, bundle: Bundle, catalog: Catalog, machine: Machine | None = None
+) -> list[Item]:
+    """Return the items, the first ones with a map of where in the photo the value seen comes from.
+
+    Args:
+        items: as ``items_of`` returned them.
+        first: maps at most; categories in question and numbers have none and do not count.
+        bundle, catalog, machine: as given to ``items_of``.
+
+    Raises:
+        UsageError: the bundle has no heat maps.
+        MissingExtra: torch is not installed.
+    """
+    wanted = {
+        (item.id, item.attribute): item.seen
+        for item in items
+        if item.attribute and item.seen is not None and not item.number
+    }
+    maps = explain_images(bundle, catalog, values=wanted, most=first, machine=machine)
+    drawn = {(each.id, each.attribute): packed(each.heat) for each in maps}
+    return [replace(item, heat=drawn.get((item.id, item.attribute), "")) for item in items]
 
 
 def _doubts(

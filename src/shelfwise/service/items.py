@@ -63,6 +63,8 @@ class Item:
         not_applicable: the value that says that the attribute does not apply; None where it has none.
         number: whether a number is asked for; the value seen is then one that a slip explains.
         expected: of a number, what is known of it, in a sentence.
+        heat: where in the photo the value seen comes from, as ``pages.heat.packed`` writes it; empty where no map was
+            drawn.
     """
 
     key: str
@@ -85,6 +87,7 @@ class Item:
     not_applicable: str | None = None
     number: bool = False
     expected: str = ""
+    heat: str = ""
 
 
 @dataclass(frozen=True)

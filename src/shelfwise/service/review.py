@@ -9,6 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Protocol
 from urllib.parse import quote, unquote
 
@@ -17,6 +18,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import BaseModel, Field
 
 from shelfwise.errors import DeskError, ImageError
+from shelfwise.pages.heat import HeatMap
 from shelfwise.service import review_view as view
 from shelfwise.service.desk import Desk, Filters, Item, Progress
 from shelfwise.service.review_guard import (
@@ -195,12 +197,14 @@ class _Pages:
         )
         return HTMLResponse(text)
 
-    def photo(self, key: Short, side: int, alike: int | None = None) -> Response:
-        """An item's photo, or a look-alike's, made small; found by the desk, never by a path."""
+    def photo(self, key: Short, side: int, alike: int | None = None, heat: bool = False) -> Response:
+        """An item's photo, plain or under its heat, or a look-alike's, made small; found by the desk, not a path."""
         if side not in view.SIDES:
             raise HTTPException(404, f"photos come in the sizes {', '.join(map(str, view.SIDES))}")
         item = self._found(key)
-        shown = [item.photo] if alike is None else [other.photo for other in item.look_alikes[alike:][:1]]
+        shown: list[Path | HeatMap | None] = [view.heat_map(item) if heat else item.photo]
+        if alike is not None:
+            shown = [other.photo for other in item.look_alikes[alike:][:1]]
         if not shown or shown[0] is None or (alike or 0) < 0:
             raise HTTPException(404, "there is no such photo")
         try:

@@ -20,6 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from shelfwise.data.images import open_image
+from shelfwise.pages.heat import HeatMap, heat_picture, unpacked
 from shelfwise.service.desk import Agreement, Desk, Filters, Item, LookAlike, Progress, Tally
 from shelfwise.service.items import plain_number
 from shelfwise.service.verdicts import Kind, Verdict
@@ -47,6 +48,7 @@ KEYS = (
     ("U", "undo your last verdict"),
     ("G", "accept for the whole group"),
     ("Z", "enlarge the photo; + and - change its size"),
+    ("H", "show where in the photo the value seen comes from, where that was drawn"),
     ("F", "filter"),
     ("P", "progress and agreement"),
     ("?", "these keys"),
@@ -293,19 +295,33 @@ def query(*pairs: tuple[str, str]) -> str:
     return "?" + urlencode(pairs) if pairs else ""
 
 
-def photo_address(item: Item, side: int, alike: int | None = None) -> str:
-    """Return where the desk serves an item's photo, or that of a look-alike by its place."""
+def photo_address(item: Item, side: int, alike: int | None = None, heat: bool = False) -> str:
+    """Return where the desk serves an item's photo, that of a look-alike by its place, or the item's under its heat."""
     pairs = [("key", item.key), ("side", str(side))]
-    return "/review/photo" + query(*pairs, *([("alike", str(alike))] if alike is not None else []))
+    more = [("alike", str(alike))] if alike is not None else [("heat", "1")] if heat else []
+    return "/review/photo" + query(*pairs, *more)
 
 
-def photo_bytes(path: Path, side: int) -> bytes:
+def heat_map(item: Item) -> HeatMap | None:
+    """Return where in its photo the value seen comes from; None where no map was drawn."""
+    if not item.heat or item.photo is None or item.seen is None:
+        return None
+    chance = item.probability or 0.0
+    return HeatMap(item.id, item.category, item.attribute, item.seen, chance, unpacked(item.heat), item.photo)
+
+
+def photo_bytes(shown: Path | HeatMap, side: int) -> bytes:
     """Return a photo as JPEG, its longest side at most ``side`` pixels, without what the camera wrote beside it.
+
+    Args:
+        shown: its file, or the map that it is shown under.
+        side: in pixels.
 
     Raises:
         ImageError: it cannot be read.
     """
-    image = open_image(path, target=side).image.copy()
+    image = heat_picture(shown, side) if isinstance(shown, HeatMap) else open_image(shown, target=side).image
+    image = image.copy()
     image.thumbnail((side, side))
     with io.BytesIO() as file:
         image.save(file, "JPEG", quality=86)
@@ -363,6 +379,7 @@ def _environment() -> Environment:
         photo=photo_address,
         shown=shown,
         there=there,
+        heat_map=heat_map,
     )
     return made
 

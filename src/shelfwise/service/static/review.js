@@ -2,10 +2,12 @@
   "use strict";
   const find = (query, from) => (from || document).querySelector(query);
   const all = (query, from) => [...(from || document).querySelectorAll(query)];
-  const kept = {
-    get on() { try { return localStorage.getItem("shelfwise.keys") !== "off"; } catch { return true; } },
-    set on(value) { try { localStorage.setItem("shelfwise.keys", value ? "on" : "off"); } catch { /* not kept */ } },
-  };
+  const keep = (name, first) => ({
+    get on() { try { return (localStorage.getItem(name) || first) !== "off"; } catch { return first !== "off"; } },
+    set on(value) { try { localStorage.setItem(name, value ? "on" : "off"); } catch { /* not kept */ } },
+  });
+  const kept = keep("shelfwise.keys", "on");
+  const warm = keep("shelfwise.heat", "off");
 
   // Dialogs: the keys, and the photo enlarged.
   const STEPS = 3;
@@ -31,9 +33,12 @@
   single.checked = kept.on;
   single.addEventListener("change", () => { kept.on = single.checked; });
   pan.addEventListener("click", (event) => {
-    const box = find("#zoomed").getBoundingClientRect();
     if (+pan.dataset.step) { pan.dataset.step = 0; return; }
-    zoom(2, [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height]);
+    const image = find("#zoomed"), box = image.getBoundingClientRect();
+    const scale = Math.min(box.width / image.naturalWidth, box.height / image.naturalHeight);
+    const across = (event.clientX - box.left - box.width / 2) / (image.naturalWidth * scale);
+    const down = (event.clientY - box.top - box.height / 2) / (image.naturalHeight * scale);
+    zoom(2, [0.5 + across, 0.5 + down]);
   });
   document.addEventListener("click", (event) => {
     const opens = event.target.closest("[data-opens]");
@@ -57,16 +62,26 @@
     const dialog = find("dialog[open]");
     if (!kept.on && !dialog && event.key !== "?") return;
     const key = event.key === "=" ? "+" : event.key.toLowerCase();
-    const found = all("[data-key]", dialog || document).find((part) => part.dataset.key === key && (dialog || !part.closest("dialog")));
+    const same = all("[data-key]", dialog || document).filter((part) => part.dataset.key === key && (dialog || !part.closest("dialog")));
+    const found = same.find((part) => part.getClientRects().length) || same[0];
     if (!found) return;
     event.preventDefault();
-    if (found.matches("input")) { found.focus(); found.select(); }
+    if (found.matches("input:not([type=checkbox])")) { found.focus(); found.select(); }
     else if (found.matches("summary")) {
       found.click();
       const first = find("select", found.parentElement);
       if (found.parentElement.open && first) first.focus();
     } else found.click();
   });
+
+  // The photo plain or under its heat, as it was chosen last.
+  const heated = () => {
+    const box = find("#heat");
+    if (!box) return;
+    box.checked = warm.on;
+    box.addEventListener("change", () => { warm.on = box.checked; });
+  };
+  heated();
 
   // The values as one types: a list under the field, in place of the browser's own.
   const MOST = 8;
@@ -180,6 +195,7 @@
     if (event.detail.target.id !== "work") return;
     lost.hidden = true;
     wait = 400;
+    heated();
     enhance();
     scrollTo(0, 0);
     const head = find("#work h1");
