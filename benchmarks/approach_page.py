@@ -58,8 +58,13 @@ claimed of *plain*: more by as much as models learnt under such a split score on
 four fifths of the products, vectors of photos ready, in a process of its own. *Photos a core-second*: answered from the
 files, nothing known of them. *MB*: what was learnt and the network it looks through. Times were taken on a busy machine
 of two cores: CPU seconds compare, wall seconds hardly. An ensemble's costs are the sums of its members'; where its
-weights are learnt, each member is fitted six times. Of `lite0 + lite2` the members are Lite0's own heads and Lite2's
-own and shared heads. A row that is missing has not been measured yet.
+weights are learnt, each member is fitted six times. A row that is missing has not been measured yet.
+
+**Which heads.** `own heads` are each category's own, on Lite0's features: these rows and the reference leave out the
+heads that categories share, which came later. `own and shared heads` have both kinds, Lite2's row too. `the default
+probe` is Lite0 with own heads, shared heads and the look-alikes' votes. Of `lite0 + lite2` the members are Lite0's own
+heads and Lite2's own and shared ones. What is seen of a photo, what is made of the labels and what is done about
+missing ones are changes of the default probe, and their verdicts compare them with it too.
 
 ```text
 python benchmarks/approaches.py --page docs/approaches.md

@@ -99,16 +99,16 @@ def _rows() -> list[Row]:
         "backbone": {"name": "lite0", "size": 160},
         "phases": [{"epochs": 6, "train": 11, "lr": {"backbone": 4e-4, "heads": 6e-4}}],
     }
-    own, own2 = "lite0, own heads", "lite2, own and shared heads"
+    own, own2, now = "lite0, own heads", "lite2, own and shared heads", "the default probe"
     both = (own, own2)
     return [
         Row("lite0, own heads and votes", probe(shared=False), "heads"),
-        Row("the default probe", probe(), "heads"),
+        Row(now, probe(), "heads"),
         Row("majority", Majority, "floors"),
         Row("perceptual hash, 15 votes", {"name": "neighbours", "by": "hash"}, "floors"),
         *(votes("lite0", k) for k in (1, 5, 15, 50)),
         Row(own, probe(look_alikes=0.0, shared=False), "heads"),
-        Row("lite0, own and shared heads", probe(look_alikes=0.0), "heads"),
+        Row("lite0, own and shared heads", probe(look_alikes=0.0), "heads", base=own),
         Row(own2, probe(look_alikes=0.0, backbone="lite2"), "heads"),
         Row("lite0, MLP heads", FrozenHeads, "heads", base=own),
         Row("lite0 + lite2, equal", Mix(both, "equal"), "ensembles", base=own2),
@@ -141,27 +141,36 @@ def _rows() -> list[Row]:
             "sharing",
             base="lite0, MLP heads",
         ),
-        Row("the default, complete rows only", CompleteRows, "missing", tables=FASHION),
+        Row("the default, complete rows only", CompleteRows, "missing", base=now, tables=FASHION),
         Row(
             "the default, missing filled with the mode",
             {"name": "treated", "recipe": probe(), "treat": {"impute": "mode"}},
             "missing",
+            base=now,
             tables=FASHION,
         ),
-        Row("lite0, last level", probe(backbone={"name": "lite0", "levels": "last"}), "views", random=False),
-        Row("background cut out", CutOut, "views"),
-        Row("answers over the mirror image too", Views, "views", random=False),
+        Row(
+            "lite0, last level",
+            probe(backbone={"name": "lite0", "levels": "last"}),
+            "views",
+            random=False,
+            base=now,
+        ),
+        Row("background cut out", CutOut, "views", base=now),
+        Row("answers over the mirror image too", Views, "views", random=False, base=now),
         Row(
             "answers over mirror image and centre",
             lambda: Views(views=("mirror", "centre")),
             "views",
             random=False,
+            base=now,
         ),
         Row(
             "doubtful labels weigh less",
             lambda: Doubted(folder=inner()),
             "labels",
             random=False,
+            base=now,
             tables=FASHION,
         ),
         Row(
@@ -169,6 +178,7 @@ def _rows() -> list[Row]:
             lambda: PseudoLabels(folder=inner()),
             "labels",
             random=False,
+            base=now,
             tables=FASHION,
         ),
         Row(
@@ -176,6 +186,7 @@ def _rows() -> list[Row]:
             lambda: PseudoLabels(sure=0.8, folder=inner()),
             "labels",
             random=False,
+            base=now,
             tables=FASHION,
         ),
         *(votes("lite1", k) for k in (1, 5, 15, 50)),

@@ -341,11 +341,11 @@ def run(name: str, wanted: Sequence[Row], until: float) -> None:
         print(f"{name}: {row.name}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
 
 
-def judge_again(name: str) -> None:
-    """Score the finished rows of a catalogue anew, from what they predicted."""
-    table = Table.read(name)
-    for key, found in read(name).items():
-        row = ROWS[key]
+def judge_again(name: str, wanted: Sequence[Row]) -> None:
+    """Score finished rows of a catalogue anew, from what they predicted."""
+    table, done = Table.read(name), read(name)
+    for row in (each for each in wanted if each.name in done):
+        found = done[row.name]
         line = {**found, **judged(table, row, Predictions.load(table.kept(row, "found")))}
         with (home(name) / "rows.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(rounded(line)) + "\n")
@@ -379,7 +379,7 @@ def main(
     for name in tables:
         run(name, wanted, time.monotonic() + 60 * minutes)
         if again:
-            judge_again(name)
+            judge_again(name, wanted)
     found = {name: read(name) for name in tables}
     if page is not None:
         from approach_page import write

@@ -69,6 +69,7 @@ def test_members_of_a_combination_are_rows() -> None:
     mixed = [row for row in ROWS.values() if isinstance(row.what, Mix)]
     assert mixed
     assert all(set(row.what.members) | {row.base} <= set(ROWS) for row in mixed)
+    assert all(row.base in ROWS for row in ROWS.values() if row.base)
     assert set(VERDICTS) <= set(ROWS)
     assert len({row.slug for row in ROWS.values()}) == len(ROWS)
 
