@@ -101,6 +101,19 @@ def test_several_spellings_are_a_finding_with_an_alias(tmp_path: Path):
     again = read(table, tmp_path, aliases={"colour": finding.evidence["alias"]})
     assert again.taxonomy.choice("Tops", "colour").values == ("Black", "white")
     assert again.labels("Tops").ravel().tolist() == [0] * 7 + [1] * 8
+    assert not kinds(again, "spelling"), "what is declared is not asked for again"
+    later = Catalog.read(table, schema=again.schema, images=tmp_path)
+    assert not kinds(later, "spelling")
+
+
+def test_a_column_that_may_be_the_category_is_named_and_not_taken(tmp_path: Path):
+    table = frame(12, one=["x"] * 12).rename({"category": "Product Type"})
+    notes = [finding.message for finding in kinds(read(table, tmp_path), "reading")]
+    assert (
+        "no category column: all products are of one category; name one with --category, such as 'Product Type'"
+        in notes
+    )
+    assert "one: attribute with 1 value" in notes
 
 
 def test_cells_with_several_values_are_reported_by_row(tmp_path: Path):

@@ -385,3 +385,39 @@ def test_part_of_the_fashion_catalogue(shell: Shell, shared_data: Path, machine:
             assert row[f"attr_{position}"] in choice.values or not choice.values
     report = sw.load(tmp_path / "B").report
     assert np.isfinite(report.score)
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_computed(
+    shell: Shell, toy: Toy, cache: tuple[str, str], tmp_path: Path
+):
+    file = tmp_path / "notes.txt"
+    file.write_text("kept")
+    for out in (file / "B", file / "deeper" / "B"):
+        ran = shell("fit", toy.table, *TOY, "-o", out, *QUICK, *cache)
+        assert (ran.code, ran.err) == (2, f"error: {out} cannot be written: {file} is no folder\n")
+        assert not ran.out, "nothing was read"
+    ran = shell("check", toy.table, "--html", file / "page.html", *cache)
+    assert (ran.code, ran.out) == (2, "")
+    assert file.read_text() == "kept"
+
+
+def test_what_the_file_system_refuses_is_a_message_and_leaves_nothing(
+    shell: Shell, toy: Toy, cache: tuple[str, str], tmp_path: Path
+):
+    folder = tmp_path / "page.html"
+    folder.mkdir()
+    ran = shell("check", toy.table, "--html", folder, *cache)
+    assert ran.code == 2
+    assert ran.err.splitlines()[-1].startswith(
+        f"error: {folder}: Is a directory. Nothing is left half-written: "
+    )
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_cache_that_cannot_be_made_is_named(shell: Shell, toy: Toy, tmp_path: Path):
+    file = tmp_path / "cache"
+    file.touch()
+    ran = shell("fit", toy.table, *TOY, "-o", tmp_path / "B", *QUICK, "--cache", file)
+    assert ran.code == 2
+    assert f"cannot make the cache directory {file}" in ran.err
+    assert not (tmp_path / "B").exists()

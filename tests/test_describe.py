@@ -1,6 +1,7 @@
 """Descriptions of catalogues, worked out by hand."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -105,6 +106,15 @@ def test_text_json_frame(catalog, tmp_path):
     assert pl.read_parquet(tmp_path / "d.parquet").height == len(found.counts)
     assert (tmp_path / "d.txt").read_text() == text
     assert found.table().row_count == 2 + 4
+
+
+def test_dear_prices_have_no_exponent(tmp_path: Path):
+    prices = ["1355800", "2500000.5", "0.25", "8500"]
+    table = pl.DataFrame({"id": list("abcd"), "price": prices, "colour": ["red"] * 4})
+    text = str(describe(Catalog.read(table, images=tmp_path)))
+    assert "2,500,000" in text
+    assert "0.25" in text
+    assert "e+0" not in text
 
 
 def test_many_categories_are_cut_short_in_text_only():

@@ -265,7 +265,7 @@ def test_whatever_cannot_keep_a_promise_says_why(over: str):
         "no label": "no labelled product",
         "not in a fold": "no labelled product in 1 of the 5 folds",
         "never learnt": "never learnt",
-        "bad": "no confidence is high enough to promise 0.9 with confidence 0.95",
+        "bad": "not right often enough, however sure, to promise 0.9 with confidence 0.95",
     }
     for label, part in ((name[1], part) for name, part in found.pairs.items()):
         assert reasons.get(label, "") in part.reason, label

@@ -23,7 +23,7 @@ from shelfwise.cells import (
     number_cells,
     table_findings,
 )
-from shelfwise.errors import CatalogError, ImageError, UsageError
+from shelfwise.errors import CatalogError, ImageError, UsageError, listing, suggest
 from shelfwise.findings import Finding, Findings
 from shelfwise.locate import ImageFolder
 from shelfwise.photos import Photo, Photos, locate_photos, read_photos
@@ -339,7 +339,8 @@ class Catalog:
             CatalogError: not a column of this table.
         """
         if name not in self.frame.columns:
-            raise CatalogError(f"{self.source}: there is no column {name!r}")
+            hint = suggest(name, self.frame.columns) or f"It has: {listing(self.frame.columns)}."
+            raise CatalogError(f"{self.source}: there is no column {name!r}. {hint}")
         return [None if cell is None else unescape(cell) for cell in self.frame[name].to_list()]
 
     def select(self, positions: npt.ArrayLike) -> "Catalog":

@@ -5,7 +5,7 @@ Legend: N rows, J label columns.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -166,12 +166,13 @@ def encode_labels(
     codes = {name: code for name, code in taxonomy.category_codes.items() if name is not None}
     if _no_category_stated(taxonomy, roles):
         cells = cells.with_columns(pl.lit(None, pl.String).alias(CATEGORY))
-    category = cells[CATEGORY]
-    category_N = _mapped(category, codes)
+    category = cells[CATEGORY].to_list()
+    known = [EMPTY if name is None else codes.get(name, UNKNOWN) for name in category]
+    category_N = np.array(known, np.int32)
     out = np.full((cells.height, len(roles.choices)), EMPTY, dtype=np.int32)
     columns = {
         name: label_columns(taxonomy, name, roles, layout)
-        for name in category.drop_nulls().unique().to_list()
+        for name in dict.fromkeys(category if roles.choices else ())
         if name in codes
     }
     choice_at: dict[tuple[str, int], Choice] = {
@@ -201,15 +202,6 @@ def encode_labels(
 def _no_category_stated(taxonomy: Taxonomy, roles: Roles) -> bool:
     """Whether a table without a category column meets a taxonomy with several: each product's is predicted."""
     return not roles.category and ONE_CATEGORY not in taxonomy.category_codes
-
-
-def _mapped(series: pl.Series, codes: Mapping[str, int]) -> npt.NDArray[np.int32]:
-    unique = {value: codes.get(value, UNKNOWN) for value in series.drop_nulls().unique().to_list()}
-    if not unique:
-        return np.full(len(series), EMPTY, dtype=np.int32)
-    mapped = series.replace_strict(unique, default=EMPTY, return_dtype=pl.Int32)
-    result: npt.NDArray[np.int32] = mapped.fill_null(EMPTY).to_numpy().astype(np.int32)
-    return result
 
 
 def number_cells(
@@ -272,7 +264,7 @@ def table_findings(
             found += _unknown_values(
                 rows, cells[name].to_list(), category_cells, name, column, taxonomy, roles, layout, ids
             )
-        found += _spellings(cells[name], name)
+        found += _spellings(cells[name], name, _declared(taxonomy, column, roles, layout))
         found += _several_values(cells[name], name, ids)
     for name in roles.numbers:
         values, bad = number_cells(cells[name], ())
@@ -343,12 +335,24 @@ def _unknown_values(
     return found
 
 
-def _spellings(cells: pl.Series, name: str) -> list[Finding]:
+def _declared(taxonomy: Taxonomy, column: int, roles: Roles, layout: Layout) -> set[str]:
+    """The spellings in a label column that are aliases already."""
+    found: set[str] = set()
+    for category in taxonomy.categories:
+        columns = label_columns(taxonomy, category, roles, layout)
+        for item, at in zip(taxonomy.choices(category), columns, strict=True):
+            if at == column:
+                found.update(item.aliases)
+    return found
+
+
+def _spellings(cells: pl.Series, name: str, declared: Collection[str]) -> list[Finding]:
     """Values that differ only in case and blanks, with the most frequent spelling as the proposal."""
     counts = cells.drop_nulls().value_counts(sort=True)
     by_fold: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for value, count in counts.iter_rows():
-        by_fold[" ".join(value.casefold().split())].append((value, count))
+        if value not in declared:
+            by_fold[" ".join(value.casefold().split())].append((value, count))
     found = []
     for spellings in by_fold.values():
         ordered = sorted(spellings, key=lambda item: (-item[1], item[0] != item[0].strip(), item[0]))

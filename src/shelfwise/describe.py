@@ -207,7 +207,7 @@ class Description:
                 quantiles = [self.number(measure, category, name) for measure in NUMBER_MEASURES[2:]]
                 share = self.number("stated_share", category, name)
                 cells = [f"{self.number('stated', category, name):,.0f}", f"{share:.1%}"]
-                cells += ["-" if math.isnan(each) else f"{each:,.6g}" for each in quantiles]
+                cells += ["-" if math.isnan(each) else _plainly(each) for each in quantiles]
                 rows.append([f"{category} / {name}", *cells, units[category, name] or "-"])
         return rows
 
@@ -232,6 +232,11 @@ class Description:
             head = ["pictures: 5 %, median, 95 %", "readable", "width", "height", "sharpness", "brightness"]
             parts.append(text_table([*head, "dark share", "bright share"], pictures_))
         return "\n\n".join(parts) + "\n"
+
+
+def _plainly(number: float) -> str:
+    """A number with six digits that count, without an exponent where a price has none."""
+    return f"{number:,.0f}" if 1e6 <= abs(number) < 1e15 else f"{number:,.6g}"
 
 
 def describe(

@@ -19,7 +19,8 @@ from shelfwise.changes.diff import diff
 from shelfwise.changes.recode import recode
 from shelfwise.changes.relayout import new_columns, schema_of
 from shelfwise.changes.renames import Renames
-from shelfwise.errors import PredictionError, TaxonomyError
+from shelfwise.errors import PredictionError, TaxonomyError, UsageError
+from shelfwise.manifest import INDEX
 from shelfwise.plaintext import write_result
 from shelfwise.recipes.index import TrainingIndex
 from shelfwise.recipes.remapped import Carry, Remapped, untrained_notes
@@ -296,6 +297,8 @@ def read_changes(
 
 def _taxonomy(path: Path) -> tuple[Taxonomy, Schema | None]:
     if path.is_dir():
+        if (path / "taxonomy.json").is_file() and not (path / INDEX).is_file():
+            raise UsageError(f"{path} is no bundle, but it holds a taxonomy: name {path / 'taxonomy.json'}")
         schema = load(path).schema
         return schema.taxonomy, schema
     return Taxonomy.load(path), None

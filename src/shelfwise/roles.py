@@ -17,6 +17,8 @@ MISSING = ("", "NaN", "dummy", "dummy_value", "Dummy_Values")
 FILLER = "dummy_value"
 ID_NAMES = ("id", "sample_id", "product_id", "item_id", "sku", "asin", "uniq_id", "style_id")
 CATEGORY_NAMES = ("category", "product_category", "category_name")
+#: Names of columns that may be meant as the category; they are named as a hint, not taken.
+LIKE_CATEGORY = ("product_type", "article_type", "item_type", "product_group", "department", "type")
 IMAGE_NAMES = (
     "image",
     "image_path",
@@ -180,7 +182,8 @@ def infer_roles(frame: pl.DataFrame, columns: Columns, missing: Sequence[str], s
     if id_column is None:
         notes.append(f"no id column: rows are numbered from 1{_nearly(frame, free, missing)}")
     if category is None:
-        like = [name for name in free if "category" in _plain(name)]
+        like = [name for name in free if "category" in plain(name)]
+        like = like or [name for name in free if plain(name) in LIKE_CATEGORY]
         hint = f"; name one with --category, such as {like[0]!r}" if like else ""
         notes.append(f"no category column: all products are of one category{hint}")
     roles: dict[str, list[str]] = {"choice": [], "number": [], "text": [], "ignore": []}
@@ -271,14 +274,14 @@ def _position(name: str) -> int:
     return int(match.group(1)) if match else 0
 
 
-def _plain(name: str) -> str:
-    """A header as the lists of names have it: ``MRP (Rs)`` is ``mrp``, ``Product-Id`` is ``product_id``."""
+def plain(name: str) -> str:
+    """Return a header as the lists of names have it: ``MRP (Rs)`` is ``mrp``, ``Product-Id`` is ``product_id``."""
     words = re.split(r"[(\[]", name)[0].strip() or name.strip()
     return re.sub(r"[\s\-./]+", "_", words).strip("_").casefold()
 
 
 def _first(names: Sequence[str], wanted: Sequence[str]) -> str | None:
-    by_plain = {_plain(name): name for name in reversed(names)}
+    by_plain = {plain(name): name for name in reversed(names)}
     return next((by_plain[name] for name in wanted if name in by_plain), None)
 
 
@@ -291,7 +294,7 @@ def _unique_column(frame: pl.DataFrame, names: Sequence[str], notes: list[str]) 
             and series.null_count() == 0
             and series.n_unique() == len(series)
             and not series.str.contains(r"\s").any()
-            and _plain(name) not in (*TEXT_NAMES, *IMAGE_NAMES, *NUMBER_NAMES)
+            and plain(name) not in (*TEXT_NAMES, *IMAGE_NAMES, *NUMBER_NAMES)
             and not series.str.contains(FRACTION).any()
             and not _ends_like_image(series)
         ):
@@ -311,7 +314,7 @@ def _nearly(frame: pl.DataFrame, names: Sequence[str], missing: Sequence[str]) -
             kinds >= NEARLY * rows
             and codes
             and not _ends_like_image(frame[name])
-            and _plain(name) not in NUMBER_NAMES
+            and plain(name) not in NUMBER_NAMES
         ):
             short = f" ({rows - kinds:,} of its cells are empty or there twice)" if kinds < rows else ""
             return f"; if {name!r} is the id{short}, name it with --id"
@@ -329,7 +332,7 @@ def _image_column(frame: pl.DataFrame, names: Sequence[str]) -> str | None:
 
 def _role(series: pl.Series, challenge: bool, missing: Sequence[str]) -> tuple[str, str]:
     """The role of one column, and why where the reason is not its name."""
-    name = _plain(series.name)
+    name = plain(series.name)
     if challenge and POSITION.match(name):
         return "choice", ""
     if challenge and name == "len":
@@ -346,4 +349,4 @@ def _role(series: pl.Series, challenge: bool, missing: Sequence[str]) -> tuple[s
     distinct = cells.n_unique()
     if len(cells) < ROWS_PER_VALUE * distinct:
         return "text", f"text, its {distinct} values hardly repeat over {len(cells)} rows"
-    return "choice", f"attribute with {distinct} values"
+    return "choice", f"attribute with {distinct} value{'s' * (distinct != 1)}"

@@ -13,7 +13,7 @@ import polars as pl
 
 from shelfwise.catalog import Catalog, Schema
 from shelfwise.errors import UsageError, listing, suggest
-from shelfwise.roles import TITLE_NAMES, Roles
+from shelfwise.roles import TITLE_NAMES, Roles, plain
 
 
 def one_product(
@@ -66,5 +66,5 @@ def text_cells(text: str | Mapping[str, str] | None, roles: Roles) -> dict[str, 
         return dict(text)
     if not roles.texts:
         raise UsageError("the training table had no text column, so nothing was learnt about texts")
-    titles = (name for name in roles.texts if name.strip().casefold().replace(" ", "_") in TITLE_NAMES)
+    titles = (name for name in roles.texts if plain(name) in TITLE_NAMES)
     return {next(titles, roles.texts[0]): text}

@@ -39,7 +39,7 @@ from shelfwise.errors import BatchStopped, UsageError
 from shelfwise.findings import Finding
 from shelfwise.predictions import Machine
 from shelfwise.progress import DOT
-from shelfwise.roles import ID_NAMES, Columns, Roles, fit_roles
+from shelfwise.roles import ID_NAMES, Columns, Roles, fit_roles, plain
 
 #: A table of more rows is answered as a job.
 LONG = 20_000
@@ -299,7 +299,7 @@ def _ids(whole: Cut, roles: Roles, *, inferred: bool) -> _Ids:
     order = np.argsort(hash_N, kind="stable")
     same = np.flatnonzero(hash_N[order][1:] == hash_N[order][:-1]) + 1
     twice = np.setdiff1d(order[same], empty)
-    by_name = roles.id.strip().casefold().replace(" ", "_") in ID_NAMES
+    by_name = plain(roles.id) in ID_NAMES
     if inferred and not by_name and (len(twice) or empty):
         return _Ids(not_ids=True)
     said = [str(Finding("empty_id", "the id is empty", row + 1, "", roles.id, "error")) for row in empty]

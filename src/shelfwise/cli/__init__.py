@@ -68,3 +68,14 @@ def run() -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        print(f"error: {_refused(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _refused(error: OSError) -> str:
+    """What the file system refused, where, and what now."""
+    place = error.filename2 or error.filename
+    said = f"{place}: {error.strerror}" if place else str(error)
+    now = "make room, mend the permissions or name another place, and run it again"
+    return f"{said}. Nothing is left half-written: {now}"

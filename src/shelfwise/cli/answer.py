@@ -35,6 +35,7 @@ from shelfwise.cli.options import (
     columns_of,
     machine_of,
     say,
+    writable,
 )
 from shelfwise.errors import UsageError
 
@@ -51,7 +52,9 @@ if TYPE_CHECKING:
 def predict(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE")],
     table: Annotated[Path, typer.Argument(metavar="TABLE|PHOTO", help="A table of products, or one photo.")],
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Ends in .csv or .parquet.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", callback=writable, help="Ends in .csv or .parquet.")
+    ] = None,
     images: Images = None,
     photos: Photos = None,
     category: Category = "",
@@ -265,8 +268,10 @@ def _predict_table(
     loaded = load(bundle)
     catalog = loaded.read(table, images=images, columns=columns, photos=photos)
     promised = options.precision is not None or loaded.run.decide.precision is not None
+    told = ""
     if promised and not options.every_cell:
         promise = loaded.promise(options.precision, options.confidence, options.over)
+        told = str(promise)
         print(promise.table_text(), file=sys.stderr)
     answers = loaded.answer(
         catalog,
@@ -285,7 +290,8 @@ def _predict_table(
         print(f"wrote {near}")
     say(catalog.findings)
     for note in answers.notes:
-        print(f"note: {note}", file=sys.stderr)
+        if note != told:
+            print(f"note: {note}", file=sys.stderr)
     print(
         f"wrote {out}: {len(answers):,} rows, {len(answers.errors):,} with errors, "
         f"{len(answers.guessed):,} with a predicted category; see {out.with_suffix('.errors.csv').name}\n"

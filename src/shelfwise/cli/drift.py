@@ -24,6 +24,7 @@ from shelfwise.cli.options import (
     columns_of,
     machine_of,
     say,
+    writable,
 )
 
 #: Exit code where drift is found; 0 where none is.
@@ -48,7 +49,8 @@ def drift(
         float, typer.Option(help="How often anything may be reported where nothing changed.")
     ] = 0.01,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Write every comparison: .json, .csv, .parquet.")
+        Path | None,
+        typer.Option("-o", "--out", callback=writable, help="Write every comparison: .json, .csv, .parquet."),
     ] = None,
     html: Html = None,
     id: Id = "",

@@ -33,6 +33,7 @@ from shelfwise.cli.options import (
     few,
     machine_of,
     say,
+    writable,
 )
 
 #: Findings of one kind that ``check`` prints.
@@ -87,7 +88,8 @@ def check(
     attributes: Attributes = None,
     bundle: Annotated[Path | None, typer.Option(help="Check a table against this bundle's taxonomy.")] = None,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Write the findings: .csv, .json or .parquet.")
+        Path | None,
+        typer.Option("-o", "--out", callback=writable, help="Write the findings: .csv, .json or .parquet."),
     ] = None,
     html: Html = None,
     id: Id = "",
@@ -137,7 +139,9 @@ def fit(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[key=value]...", help="Override run options.")
     ] = None,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The bundle to write.")] = Path("bundle"),
+    out: Annotated[Path, typer.Option("-o", "--out", callback=writable, help="The bundle to write.")] = Path(
+        "bundle"
+    ),
     html: Html = None,
     images: Images = None,
     attributes: Attributes = None,

@@ -4,6 +4,7 @@ It knows no verb. Nothing heavy is imported here, so ``--help`` is quick.
 """
 
 import contextlib
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from shelfwise.errors import UsageError
 
 if TYPE_CHECKING:
     from shelfwise.findings import Finding, Findings
@@ -44,8 +47,24 @@ def main(
     """Fill in a product catalogue from its photos and text, and say how sure."""
 
 
+def writable(out: Path | None) -> Path | None:
+    """Refuse a place where nothing can be written before anything is computed; what is there stays as it is."""
+    if out is None:
+        return None
+    folder = Path(os.path.abspath(out)).parent
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    if not os.path.isdir(folder):
+        raise UsageError(f"{out} cannot be written: {folder} is no folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(
+            f"{out} cannot be written: nothing may be written in {folder}. Name another place, or mend its permissions"
+        )
+    return out
+
+
 Table = Annotated[Path, typer.Argument(metavar="TABLE", help="CSV, TSV, Parquet or xlsx of products.")]
-Out = Annotated[Path, typer.Option("-o", "--out", help="Where to write.")]
+Out = Annotated[Path, typer.Option("-o", "--out", callback=writable, help="Where to write.")]
 Images = Annotated[Path | None, typer.Option(help="Image folder; by default the table's own.")]
 Attributes = Annotated[
     Path | None, typer.Option(help="Each category's attributes, for columns attr_1, attr_2 ...")
@@ -78,7 +97,10 @@ Runs = Annotated[
     Path | None,
     typer.Option(help="Folder of checkpoints and logs of trainings; by default inside the cache."),
 ]
-Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write the page: .html.")]
+Html = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="FILE", callback=writable, help="Also write the page: .html."),
+]
 Metric = Annotated[str, typer.Option(help="The metric that leads; see: shelfwise list metrics.")]
 
 

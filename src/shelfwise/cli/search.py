@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from shelfwise.cli.options import Cache, Device, Engine, Jobs, app, machine_of
+from shelfwise.cli.options import Cache, Device, Engine, Jobs, app, machine_of, writable
 
 
 @app.command()
@@ -18,7 +18,10 @@ def search(
         list[str] | None, typer.Argument(metavar="[key=value]...", help="Override run options.")
     ] = None,
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="A folder; gets trials.csv, best.toml and every trial.")
+        Path,
+        typer.Option(
+            "-o", "--out", callback=writable, help="A folder; gets trials.csv, best.toml and every trial."
+        ),
     ] = Path("search"),
     jobs: Jobs = None,
     device: Device = "auto",

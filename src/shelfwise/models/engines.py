@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from shelfwise.errors import EngineError, MissingExtra, UsageError, listing, suggest
+from shelfwise.errors import EngineError, MissingExtra, ShelfwiseError, UsageError, listing, suggest
 from shelfwise.files import write_text
 from shelfwise.models.backbones import Backbone, Preprocess, build_backbone, spec_key, version
 from shelfwise.models.parity import TOLERANCE, Parity, compare, passes, probe_pictures
@@ -310,7 +310,13 @@ def choose_engine(
             return _choose(built, order, device, jobs, work)
         work = home.with_name(f".{home.name}.tmp-{uuid.uuid4().hex[:12]}")
         stack.callback(shutil.rmtree, work, ignore_errors=True)
-        work.mkdir(parents=True)
+        try:
+            work.mkdir(parents=True)
+        except OSError as error:
+            raise ShelfwiseError(
+                f"cannot make the cache directory {work.parent}: {error.strerror}. Name another with --cache or "
+                "SHELFWISE_CACHE"
+            ) from error
         chosen = _choose(built, order, device, jobs, work)
         _keep(home, chosen, work)
         return chosen

@@ -174,7 +174,7 @@ def promise(
     else:
         nu = _strength(list(prefixes.values()), precision)
         found = {name: _together(part, precision, confidence, nu) for name, part in prefixes.items()}
-    unsure = f"no confidence is high enough to promise {precision:g} with confidence {confidence:g}"
+    unsure = f"not right often enough, however sure, to promise {precision:g} with confidence {confidence:g}"
     promised = {
         name: _promised(pair, prefixes.get(name), found.get(name, -1), never[name] or unsure)
         for name, pair in ((pair.name, pair) for pair in pairs)
