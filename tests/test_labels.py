@@ -370,6 +370,8 @@ def test_copies_of_a_product_are_not_chosen_twice(bundle: Bundle, planted: Plant
 
 def test_the_verbs(shell: Shell, saved: Path, planted: Planted, tmp_path: Path, machine: Machine):
     place, shared = tmp_path / "desk.db", ["--cache", machine.cache, "--engine", "torch", "--jobs", 1]
+    wrong = shell("labels", "queue", saved, planted.table, "--desk", place, "--supplier", "seler", *shared)
+    assert (wrong.code, "seller" in wrong.err, place.exists()) == (2, True, False)
     first = shell("labels", "queue", saved, planted.table, "--desk", place, "--supplier", "seller", *shared)
     assert first.code == 0
     assert "items, " in first.out

@@ -167,6 +167,7 @@ def test_a_value_that_is_none_is_not_recorded(desk: Desk, client: TestClient, ty
     assert answered.status_code == 422
     assert f"{typed!r} is not a value of colour" in Outline(answered.text).text
     assert ("Did you mean" in answered.text) == (hint is not None)
+    assert ("It has:" in Outline(answered.text).text) == (hint is None)
     kept = [attributes for tag, attributes in Outline(answered.text).tags if attributes.get("id") == "value"]
     assert kept[0]["value"] == typed
     assert desk.verdicts() == ()

@@ -99,6 +99,7 @@ def queue(
     weighing = Weighing(weights_of(weights), weights_of(reasons), worth or None, supplier or None)
     loaded, digest = load(bundle), bundle_digest(bundle)
     catalog = loaded.read(table, images=images, columns=columns_of(id, category, image, text, number, ignore))
+    weighing.check(catalog)
     with Desk.open(desk) as opened:
         with machine_of(cache, jobs, device, engine) as machine:
             items = items_of(
@@ -228,4 +229,5 @@ def verify(
     print(f"{len(records):,} records, each holds the hash of the one before; the last hash is {last}")
     if agreement.share is not None:
         kappa = "" if agreement.kappa is None else f", Cohen's kappa {agreement.kappa:.2f}"
-        print(f"{agreement.items:,} items had two reviewers, who agree on {agreement.share:.0%}{kappa}")
+        items = f"{agreement.items:,} item{'s' if agreement.items != 1 else ''}"
+        print(f"{items} had two reviewers, who agree on {agreement.share:.0%}{kappa}")

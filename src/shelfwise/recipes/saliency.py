@@ -9,8 +9,10 @@ cancel out. So a channel counts at a place
 - as far as products with this answer differ there from the others by more than twice the standard error,
 - and as far as this photo is on their side of the middle: not at all to twice.
 
-Last, a place counts as far as its colour is unlike what lies along the photo's upper and side edges: a photo of a
-catalogue has its product in the middle, and what is behind it does not speak for a value.
+A place counts as far as all channels there together tell products with this answer from the others, by a ridge
+regression that scores each product by what the others teach. And it counts as far as its colour is unlike what lies
+along the photo's upper and side edges: a photo of a catalogue has its product in the middle, and what is behind it does
+not speak for a value.
 
 Measured on the demo catalogue: ``docs/design/0039-heat-maps.md``. Look-alikes' votes are not part of the map.
 Legend: n reference products, C channels of all levels used, D features, G places a side, v values of an attribute.
@@ -47,8 +49,11 @@ COARSEST, FINEST = 16, 4
 #: Differences below this many standard errors count as none.
 ERRORS = 2.0
 #: Distance of two colours, of 0 to 1 a channel, from which on they are wholly unlike; places of the edge compared with,
-#: the most alike ones; places that this is smoothed over (standard deviation).
+#: the most alike ones; places that everything is smoothed over (standard deviation).
 UNLIKE, NEAREST, SMOOTH = 0.2, 3, 0.7
+#: Penalty of the regression at a place, as a share of the mean square of a product's channels there; what a place that
+#: tells nothing counts all the same; places regressed at once, which bounds memory.
+PENALTY, NOTHING, PLACES = 0.3, 1e-3, 40
 #: Reference products with an answer, and with other answers, that a contrast needs.
 FEWEST = 3
 #: Added to the spread of a channel, and to the average that a slope is taken at.
@@ -196,6 +201,44 @@ class Contrast:
         error_CGG = self.spread * np.sqrt(1 / with_n.sum() + 1 / without_n.sum())
         return with_CGG, without_CGG, self.spread, error_CGG
 
+    def telling(self, attribute: int, value: int) -> Floats:
+        """Return float64 [G, G], how well each place tells products with a value from those with others.
+
+        It is the difference of their mean scores, each product scored by a ridge regression on the channels at the
+        place that did not see it (leave-one-out in closed form: Allen 1974, PRESS); 0 where it is below.
+        """
+        code_n = self.codes[:, attribute]
+        known_n = code_n >= 0
+        with_n = code_n == value
+        target_n = np.where(known_n, with_n - with_n[known_n].mean(), 0.0).astype(np.float32)
+        scores_Pn = self._hats @ target_n
+        own_Pn = np.diagonal(self._hats, axis1=1, axis2=2)
+        left_out_Pn = (scores_Pn - own_Pn * target_n) / np.maximum(1 - own_Pn, 1e-3)
+        apart_P = left_out_Pn[:, with_n].mean(axis=1) - left_out_Pn[:, known_n & ~with_n].mean(axis=1)
+        found_P: Floats = np.maximum(apart_P.astype(np.float64), 0)
+        return found_P.reshape(GRID, GRID)
+
+    @cached_property
+    def _hats(self) -> npt.NDArray[np.float32]:
+        """What a ridge regression at each place makes of targets, float32 [G * G, n, n]."""
+        import torch
+
+        from shelfwise.models.towers import one_thread
+
+        maps_nCP = torch.from_numpy(self.maps).flatten(2).float()
+        maps_nCP = maps_nCP - maps_nCP.mean(dim=0)
+        maps_nCP /= maps_nCP.std(dim=(0, 2), correction=0)[:, None] + SMALL
+        count, channels, places = maps_nCP.shape
+        hats_Pnn = np.empty((places, count, count), np.float32)
+        with one_thread():
+            for start in range(0, places, PLACES):
+                part_pnC = maps_nCP[:, :, start : start + PLACES].permute(2, 0, 1).contiguous()
+                gram_pnn = part_pnC @ part_pnC.transpose(1, 2) / channels
+                penalty_p = PENALTY * gram_pnn.diagonal(dim1=1, dim2=2).mean(dim=1) + SMALL
+                penalised_pnn = gram_pnn + penalty_p[:, None, None] * torch.eye(count)
+                hats_Pnn[start : start + PLACES] = torch.linalg.solve(penalised_pnn, gram_pnn).numpy()
+        return hats_Pnn
+
     @cached_property
     def spread(self) -> Floats:
         """The standard deviation of every channel at every place, float64 [C, G, G]."""
@@ -251,6 +294,8 @@ def draw(
     side_CGG = (map_CGG - (with_CGG + without_CGG) / 2) * np.sign(difference_CGG) / spread_CGG
     weights_C = contrast.weigh(looking, head_rv, probs_v, place[1])
     heat_GG = (weights_C[:, None, None] * sure_CGG * (1 + np.clip(side_CGG, -1, 1))).sum(axis=0)
+    heat_GG = gaussian_filter(heat_GG, SMOOTH, mode="nearest")
+    heat_GG *= gaussian_filter(contrast.telling(*place), SMOOTH, mode="nearest") + NOTHING
     heat_GG *= foreground_GG
     most = heat_GG.max()
     return None if most <= 0 else (heat_GG / most).astype(np.float32)

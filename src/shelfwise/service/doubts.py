@@ -63,6 +63,16 @@ class Weighing:
             if not 0 < weight < math.inf:
                 raise UsageError(f"the weight of {name!r} is {weight}; a weight is a number above zero")
 
+    def check(self, catalog: Catalog) -> None:
+        """Make sure that a table has what is asked of it, before anything is computed.
+
+        Raises:
+            CatalogError: no such column, or a cell that is not a number above zero.
+        """
+        self.of_rows(catalog)
+        if self.supplier is not None:
+            catalog.texts(self.supplier)
+
     def of_rows(self, catalog: Catalog) -> npt.NDArray[np.float64]:
         """Return float64 [N], what errors of each product weigh; the median where the cell is empty.
 

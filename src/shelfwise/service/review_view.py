@@ -20,6 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from shelfwise.data.images import open_image
+from shelfwise.errors import listing
 from shelfwise.pages.heat import HeatMap, heat_picture, unpacked
 from shelfwise.service.desk import Agreement, Desk, Filters, Item, LookAlike, Progress, Tally
 from shelfwise.service.items import plain_number
@@ -29,6 +30,8 @@ from shelfwise.service.verdicts import Kind, Verdict
 SIDES = (220, 900, 2000)
 #: Options of a filter and rows of a table that a page holds.
 MOST_OPTIONS, MOST_ROWS, MOST_DISAGREED = 300, 200, 50
+#: Values of an attribute that are all named where none is near to what was typed.
+MOST_TOLD = 10
 #: The files of the pages, and what they are.
 STATIC = {
     "page.css": ("shelfwise.pages", "text/css; charset=utf-8"),
@@ -163,7 +166,7 @@ def reason(item: Item) -> tuple[str, str]:
 
 def question(item: Item) -> str:
     """Return the item's headline."""
-    return f"Which {item.attribute}?" if item.attribute else "Which category?"
+    return f"Which {item.attribute.strip()}?" if item.attribute else "Which category?"
 
 
 def shown(item: Item) -> str:
@@ -205,8 +208,10 @@ def _unknown(item: Item, typed: str) -> str:
     if item.number:
         return f"{typed.strip()!r} is not a number. Nothing was recorded."
     near = difflib.get_close_matches(typed, item.values, n=1, cutoff=0.5)
-    guess = f" Did you mean {near[0]!r}?" if near else ""
-    return f"{typed.strip()!r} is not a value of {item.attribute or 'the category'}.{guess} Nothing was recorded."
+    told = f" It has: {listing(item.values)}." if len(item.values) <= MOST_TOLD else ""
+    guess = f" Did you mean {near[0]!r}?" if near else told
+    what = item.attribute.strip() or "the category"
+    return f"{typed.strip()!r} is not a value of {what}.{guess} Nothing was recorded."
 
 
 def recorded(item: Item, verdicts: Sequence[Verdict], reviewer: str, many: int) -> str:
@@ -219,9 +224,9 @@ def recorded(item: Item, verdicts: Sequence[Verdict], reviewer: str, many: int) 
         many: how many items a whole group had, else 0.
     """
     if many > 1:
-        return f"Recorded for {many} items: {item.attribute or 'category'} is {item.seen}."
+        return f"Recorded for {many} items: {item.attribute.strip() or 'category'} is {item.seen}."
     own = [verdict for verdict in verdicts if verdict.reviewer == reviewer]
-    what = f"{item.attribute or 'category'} of {item.id}"
+    what = f"{item.attribute.strip() or 'category'} of {item.id}"
     return f"Recorded: {what} {_outcome(own[-1])}." if own else f"Skipped: {what}."
 
 
