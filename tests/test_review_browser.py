@@ -366,6 +366,7 @@ def test_a_key_signs_in_and_a_revoked_one_is_out(browser: Any, tmp_path: Path):
         assert secret not in page.evaluate("document.cookie")
         visit.press("a")
         ring.revoke("ann")
+        page.wait_for_timeout(500)  # keys are read again a moment later
         page.keyboard.press("a")
         page.wait_for_selector("#key[type=password]")
         assert [verdict.reviewer for verdict in desk.verdicts()] == ["ann"]
