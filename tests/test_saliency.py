@@ -21,6 +21,7 @@ from shelfwise.explaining import explain_images
 from shelfwise.pages import Mismatch, audit_page
 from shelfwise.pages.heat import HeatMap, heat_picture, packed, unpacked, write_heat_maps
 from shelfwise.predictions import Machine
+from shelfwise.recipes import saliency
 from shelfwise.recipes.probe import Probe
 from shelfwise.service.desk import Desk
 from shelfwise.shelves import CATEGORIES, values_of
@@ -154,6 +155,33 @@ def test_the_riskiest_items_of_a_queue_get_maps(
         row, column = np.unravel_index(int(unpacked(item.heat).argmax()), unpacked(item.heat).shape)
         place = np.array([column + 0.5, row + 0.5]) * 96 / len(unpacked(item.heat))
         assert (np.abs(place - [left + 12, top + 12]) < 12).all()
+
+
+def test_a_place_is_judged_by_products_that_did_not_teach_it() -> None:
+    rng = np.random.default_rng(0)
+    codes = np.array([[0], [1]] * 6 + [[-1]], np.int32)
+    maps = rng.normal(size=(13, 4, saliency.GRID, saliency.GRID)).astype(np.float16)
+    maps[:, :, 3, 5] += 9 * np.clip(codes, 0, 1)
+    contrast = saliency.Contrast(maps, codes)
+    found = contrast.telling(0, 1)
+    assert found.argmax() == 3 * saliency.GRID + 5
+    # The same by leaving each product out and solving again, at a few places.
+    flat = maps.astype(np.float64).reshape(13, 4, -1)
+    flat -= flat.mean(axis=0)
+    flat /= flat.std(axis=(0, 2))[:, None] + saliency.SMALL
+    known, has = codes[:, 0] >= 0, codes[:, 0] == 1
+    target = np.where(known, has - has[known].mean(), 0)
+    for place in (3 * saliency.GRID + 5, 0, 17):
+        at = flat[:, :, place]
+        gram = at @ at.T / 4
+        penalty = saliency.PENALTY * gram.diagonal().mean() + saliency.SMALL
+        scores = np.zeros(13)
+        for out in range(13):
+            rest = np.arange(13) != out
+            inner = np.linalg.solve(gram[np.ix_(rest, rest)] + penalty * np.eye(12), target[rest])
+            scores[out] = gram[out, rest] @ inner
+        apart = max(scores[has].mean() - scores[known & ~has].mean(), 0)
+        assert found.ravel()[place] == pytest.approx(apart, abs=1e-4)
 
 
 def test_a_packed_map_keeps_its_peak() -> None:

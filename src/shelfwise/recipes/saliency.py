@@ -168,6 +168,7 @@ class Contrast:
     maps: Half
     codes: npt.NDArray[np.int32]
     _told: dict[tuple[int, int], tuple[Floats, Floats]] = field(default_factory=dict)
+    _telling: dict[tuple[int, int], Floats] = field(default_factory=dict)
 
     @classmethod
     def learn(
@@ -207,6 +208,11 @@ class Contrast:
         It is the difference of their mean scores, each product scored by a ridge regression on the channels at the
         place that did not see it (leave-one-out in closed form: Allen 1974, PRESS); 0 where it is below.
         """
+        if (attribute, value) not in self._telling:
+            self._telling[attribute, value] = self._told_apart(attribute, value)
+        return self._telling[attribute, value]
+
+    def _told_apart(self, attribute: int, value: int) -> Floats:
         code_n = self.codes[:, attribute]
         known_n = code_n >= 0
         with_n = code_n == value
