@@ -94,6 +94,7 @@ class Judged:
 def cost(predictor: Predictor, catalog: Catalog, machine: Machine) -> dict[str, float]:
     """Return pictures a second and CPU seconds of 1,000 of them, answered from files by engines that are ready."""
     machine = replace(machine, engines={}, keep=False)
+    catalog = replace(catalog, memo=None)  # What was computed to score it is not known.
     predictor.predict(catalog.select(range(WARM)), machine)
     some = catalog.select(range(WARM, min(WARM + TIMED, len(catalog))))
     wall, cpu = time.perf_counter(), time.process_time()

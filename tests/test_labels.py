@@ -150,6 +150,15 @@ def test_a_weight_that_is_none_is_named_with_its_row(bundle, catalog, machine):
         items_of(bundle, catalog, Weighing({"color": 2.0}), machine=machine)
 
 
+def test_look_alikes_have_the_photos_of_the_table_learnt_from(bundle, toy, catalog, machine, one_thread):
+    reference = bundle.read(toy.table)
+    photos = dict(zip(reference.ids, reference.images, strict=True))
+    found = items_of(bundle, catalog, reference=reference, machine=machine)
+    shown = [near for each in found for near in each.look_alikes]
+    assert shown
+    assert all(near.photo is not None and near.photo == photos[near.id] for near in shown)
+
+
 def test_an_unfamiliar_picture_and_a_wrong_category_are_asked_as_such(bundle, planted, machine, one_thread):
     frame = pl.read_csv(planted.table, infer_schema=False)
     frame = frame.with_columns(category=pl.lit("Towels"), colour=pl.lit(""), pattern=pl.lit("")).head(40)
@@ -368,12 +377,17 @@ def test_copies_of_a_product_are_not_chosen_twice(bundle: Bundle, planted: Plant
     assert len(names) == len(set(names)) == 20
 
 
-def test_the_verbs(shell: Shell, saved: Path, planted: Planted, tmp_path: Path, machine: Machine):
+def test_the_verbs(shell: Shell, saved: Path, planted: Planted, toy: Toy, tmp_path: Path, machine: Machine):
     place, shared = tmp_path / "desk.db", ["--cache", machine.cache, "--engine", "torch", "--jobs", 1]
     wrong = shell("labels", "queue", saved, planted.table, "--desk", place, "--supplier", "seler", *shared)
     assert (wrong.code, "seller" in wrong.err, place.exists()) == (2, True, False)
-    first = shell("labels", "queue", saved, planted.table, "--desk", place, "--supplier", "seller", *shared)
+    learnt = ["--reference", toy.table, "--reference-images", toy.directory]
+    first = shell(
+        "labels", "queue", saved, planted.table, "--desk", place, "--supplier", "seller", *learnt, *shared
+    )
     assert first.code == 0
+    with Desk.open(place) as desk:
+        assert all(each.photo for item in desk.waiting() for each in item.look_alikes)
     assert "items, " in first.out
     again = shell("labels", "queue", saved, planted.table, "--desk", place, *shared)
     assert " 0 of them new" in again.out

@@ -119,8 +119,15 @@ def test_a_file_that_is_no_taxonomy_is_a_taxonomy_error(tmp_path: Path, text: st
     (tmp_path / "t.json").write_text(text)
     with pytest.raises(TaxonomyError, match=r"t\.json"):
         Taxonomy.load(tmp_path / "t.json")
-    with pytest.raises(TaxonomyError, match="cannot read"):
+    with pytest.raises(TaxonomyError, match=r"cannot read the taxonomy .*none\.json: there is no such file"):
         Taxonomy.load(tmp_path / "none.json")
+    (tmp_path / "t.csv").write_text("\ufeffid,colour\n1,red\n")
+    with pytest.raises(
+        TaxonomyError, match=r"t\.csv: a taxonomy is JSON, such as the taxonomy\.json of a bundle"
+    ):
+        Taxonomy.load(tmp_path / "t.csv")
+    with pytest.raises(TaxonomyError, match="Is a directory"):
+        Taxonomy.load(tmp_path)
 
 
 words = st.text(min_size=1, max_size=8)

@@ -336,9 +336,16 @@ class Taxonomy:
         """
         path = Path(path)
         try:
-            table = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise TaxonomyError(f"cannot read the taxonomy {path}: {error}") from error
+            table = json.loads(path.read_text(encoding="utf-8-sig"))
+        except FileNotFoundError as error:
+            raise TaxonomyError(f"cannot read the taxonomy {path}: there is no such file") from error
+        except OSError as error:
+            raise TaxonomyError(f"cannot read the taxonomy {path}: {error.strerror}") from error
+        except ValueError as error:
+            raise TaxonomyError(
+                f"cannot read the taxonomy {path}: a taxonomy is JSON, such as the taxonomy.json of a bundle, and this "
+                f"is not: {error}"
+            ) from error
         if not isinstance(table, dict):
             raise TaxonomyError(f"{path}: not a taxonomy")
         taxonomy = cls.from_table(table, str(path))

@@ -72,6 +72,16 @@ def queue(
     look_alikes: Annotated[
         int, typer.Option(min=0, help="Name this many products learnt from beside each item.")
     ] = 3,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TABLE",
+            help="The table learnt from, for the photos of look-alikes that are not in TABLE.",
+        ),
+    ] = None,
+    reference_images: Annotated[
+        Path | None, typer.Option(help="The folder of its photos, where it is another one.")
+    ] = None,
     explain: Annotated[
         int,
         typer.Option(
@@ -98,12 +108,22 @@ def queue(
 
     weighing = Weighing(weights_of(weights), weights_of(reasons), worth or None, supplier or None)
     loaded, digest = load(bundle), bundle_digest(bundle)
-    catalog = loaded.read(table, images=images, columns=columns_of(id, category, image, text, number, ignore))
+    columns = columns_of(id, category, image, text, number, ignore)
+    catalog = loaded.read(table, images=images, columns=columns)
     weighing.check(catalog)
+    learnt = None
+    if reference is not None:
+        learnt = loaded.read(reference, images=reference_images or images, columns=columns)
     with Desk.open(desk) as opened:
         with machine_of(cache, jobs, device, engine) as machine:
             items = items_of(
-                loaded, catalog, weighing, precision=precision, look_alikes=look_alikes, machine=machine
+                loaded,
+                catalog,
+                weighing,
+                precision=precision,
+                look_alikes=look_alikes,
+                reference=learnt,
+                machine=machine,
             )
             if explain:
                 items = explained(items, explain, loaded, catalog, machine)

@@ -132,6 +132,7 @@ def items_of(
     *,
     precision: float | None = None,
     look_alikes: int = 3,
+    reference: Catalog | None = None,
     machine: Machine | None = None,
 ) -> list[Item]:
     """Return what people should look at: suspects of the audit, unsure answers, unfamiliar pictures and categories.
@@ -145,6 +146,7 @@ def items_of(
         weighing: what errors weigh; by default all the same.
         precision: answers that do not keep it are unsure; by default the bundle's own promise, else ``PRECISION``.
         look_alikes: how many products learnt from are named beside each.
+        reference: the table learnt from, for the photos of those that are not in ``catalog``.
         machine: where to compute.
 
     Returns:
@@ -156,6 +158,7 @@ def items_of(
     """
     weighing, machine = weighing or Weighing(), bundle.on(machine)
     catalog = catalog.under(bundle.schema).remembering()
+    reference = None if reference is None else reference.under(bundle.schema)
     worth_N = weighing.of_rows(catalog)
     suppliers = catalog.texts(weighing.supplier) if weighing.supplier else [None] * len(catalog)
     numbers, weights = catalog.taxonomy.number_names, weighing.attributes or {}
@@ -167,7 +170,7 @@ def items_of(
     if bundle.calibrated is not None and bundle.rule is not None:
         precision = precision or bundle.run.decide.precision or PRECISION
     answers = bundle.answer(catalog, precision=precision, machine=machine)
-    likeness = Likeness.of(bundle, catalog, look_alikes, machine)
+    likeness = Likeness.of(bundle, catalog, look_alikes, machine, reference)
     items = []
     for doubt in _doubts(catalog, found, predictions, answers, weights):
         plain = _item(catalog, doubt, suppliers[doubt.row] or "", likeness)

@@ -7,6 +7,7 @@ Legend: N rows, k look-alikes of each, r components.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +35,7 @@ class Likeness:
         similarity: float32 [N, k], cosine.
         ids: of the products learnt from.
         evidence: what they state.
-        row_of: the rows of those that lie in the table.
+        photos: their photos, of those that lie in the table or in the one learnt from.
     """
 
     catalog: Catalog
@@ -43,10 +44,12 @@ class Likeness:
     similarity: npt.NDArray[np.float32]
     ids: tuple[str, ...]
     evidence: Evidence | None
-    row_of: Mapping[str, int]
+    photos: Mapping[str, Path]
 
     @classmethod
-    def of(cls, bundle: Bundle, catalog: Catalog, k: int, machine: Machine) -> "Likeness":
+    def of(
+        cls, bundle: Bundle, catalog: Catalog, k: int, machine: Machine, reference: Catalog | None = None
+    ) -> "Likeness":
         """Compare a table's pictures with each other and with those learnt from.
 
         Args:
@@ -54,6 +57,7 @@ class Likeness:
             catalog: the table.
             k: how many products learnt from are named beside each.
             machine: where to compute.
+            reference: the table learnt from, read for its photos only: a bundle keeps none.
         """
         n, index, evidence = len(catalog), bundle.index, bundle.calibrated
         positions_Nk, similarity_Nk = np.zeros((n, 0), np.int64), np.zeros((n, 0), np.float32)
@@ -63,9 +67,13 @@ class Likeness:
         if k:
             near = index.look_alikes(catalog, k, machine)
             positions_Nk, similarity_Nk = near.positions, near.similarity
-        learnt = [] if evidence is None else np.flatnonzero(learnt_rows(catalog, evidence)).tolist()
-        rows = {catalog.ids[row]: row for row in learnt}
-        return cls(catalog, unit_Nr, positions_Nk, similarity_Nk, index.ids, evidence, rows)
+        photos: dict[str, Path] = {}
+        for table in (reference, catalog):
+            if table is not None and evidence is not None:
+                learnt = np.flatnonzero(learnt_rows(table, evidence)).tolist()
+                shown = ((table.ids[row], table.images[row]) for row in learnt)
+                photos |= {id_: photo for id_, photo in shown if photo is not None}
+        return cls(catalog, unit_Nr, positions_Nk, similarity_Nk, index.ids, evidence, photos)
 
     def of_row(self, row: int, attribute: str) -> tuple[LookAlike, ...]:
         """Return the products that look most like a row, with what they state of an attribute, or as category."""
@@ -73,8 +81,8 @@ class Likeness:
         for at, alike in zip(self.positions[row].tolist(), self.similarity[row].tolist(), strict=True):
             if at >= 0:
                 id_ = self.ids[at]
-                photo = self.catalog.images[self.row_of[id_]] if id_ in self.row_of else None
-                found.append(LookAlike(id_, round(alike, 4), self._stated(id_, attribute), photo))
+                stated = self._stated(id_, attribute)
+                found.append(LookAlike(id_, round(alike, 4), stated, self.photos.get(id_)))
         return tuple(found)
 
     def _stated(self, id_: str, attribute: str) -> str | None:
