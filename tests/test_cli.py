@@ -17,6 +17,7 @@ import shelfwise as sw
 from conftest import Shell, Toy
 from hostile import write_hostile
 from shelfwise.predictions import Machine
+from shelfwise.testing import toy_catalog
 
 TOY = ("recipe.name=probe", "recipe.backbone=toy", "data.evidence=2")
 QUICK = ("--engine", "torch", "--jobs", "1")
@@ -60,9 +61,12 @@ def test_challenge_shape_from_fit_to_evaluate(
         assert all(row[f"attr_{k}"] == "dummy_value" for k in range(len(choices) + 1, 5))
     ran = shell("predict", bundle, later, *images, "-o", out, "--filler", "-", *QUICK, *cache)
     assert pl.read_csv(out)["attr_4"].unique().to_list() == ["-"]
-    shell("predict", bundle, challenge.table, *images, "-o", out, *QUICK, *cache)
-    first = shell("evaluate", bundle, challenge.table, *images, "-o", tmp_path / "r.json", *QUICK, *cache)
-    second = shell("evaluate", out, challenge.table, *images, *listed, *cache)
+    # Other products: of those learnt from a bundle is judged out of fold, a file of its answers cannot be.
+    table = toy_catalog(tmp_path / "others", products=120, seed=9, layout="challenge")
+    images = ("--images", tmp_path / "others" / "images")
+    shell("predict", bundle, table, *images, "-o", out, *QUICK, *cache)
+    first = shell("evaluate", bundle, table, *images, "-o", tmp_path / "r.json", *QUICK, *cache)
+    second = shell("evaluate", out, table, *images, *listed, *cache)
     assert (first.code, second.code) == (0, 0), second.err
     lead = [next(line for line in ran.out.splitlines() if "harmonic_f1" in line) for ran in (first, second)]
     assert lead[0] == lead[1]

@@ -32,6 +32,7 @@ from shelfwise.trust.shift import (
     sampled,
     shares,
     shares_after,
+    thinned,
 )
 
 
@@ -124,6 +125,38 @@ def test_strata_are_compared_within(kind: str):
     assert compare([near, far]).p > 0.01
     mixed = Stratum(alone(np.concatenate(drawn[::2])), alone(np.concatenate(drawn[1::2])))
     assert compare([mixed]).p < 1e-9
+
+
+def test_products_drawn_one_by_one_are_no_other_pictures():
+    """Large groups look unlike small ones, and are likelier to be in a random draw of products."""
+    rng, wide = np.random.default_rng(8), np.arange(1, 21)
+    p = []
+    for _ in range(300):
+        group = np.repeat(np.arange(500), rng.choice([1, 2, 12], 500))
+        size = np.bincount(group)[group][:, None]
+        place = (
+            (rng.normal(size=(500, 20)) * wide)[group]
+            + 0.5 * rng.normal(size=(len(group), 20)) * wide
+            + 0.4 * size
+        )
+        later = np.isin(group, rng.permutation(500)[:150])
+        drawn = rng.permutation(np.flatnonzero(later))[:80]
+        before, after = sampled(place[~later], group[~later]), sampled(place[drawn], group[drawn])
+        p.append(offset([Stratum(before, after)]).p)
+    assert (np.array(p) <= 0.1).mean() < 0.14
+    assert (np.array(p) <= 0.01).mean() < 0.025
+
+
+def test_a_thinned_sample_has_the_mean_size_that_was_asked_for():
+    rng = np.random.default_rng(9)
+    group = np.repeat(np.arange(4000), rng.integers(1, 9, 4000))
+    size = np.bincount(group).astype(float)
+    kept = np.bincount(group[rng.random(len(group)) < 0.3], minlength=4000)
+    likely = thinned(size, kept[kept > 0].mean())
+    for each in range(1, 9):
+        assert abs(likely[size == each].mean() - (kept[size == each] > 0).mean()) < 0.05
+    assert (thinned(size, size.mean() + 1) == 1).all(), "those of the other sample are larger"
+    assert np.ptp(thinned(size, 1.0) / size) < 1e-4 * thinned(size, 1.0).max(), "as their sizes"
 
 
 def test_what_is_rare_is_not_tested_and_a_constant_is_no_finding():

@@ -94,9 +94,10 @@ def test_a_file_of_answers_is_scored_as_its_bundle_reads_the_table(
     tmp_path: Path, shell: Shell, saved: Path, toy: Toy
 ) -> None:
     """In ten rows values hardly repeat: read by itself, the truth would have no attributes."""
-    truth, out = toy.directory / "ten.csv", tmp_path / "out.csv"
-    pl.read_csv(toy.table, infer_schema=False).head(10).write_csv(truth)
-    given = ("--cache", tmp_path / "cache", "--engine", "torch")
+    truth, out = tmp_path / "ten.csv", tmp_path / "out.csv"
+    ten = pl.read_csv(toy.table, infer_schema=False).head(10)
+    ten.with_columns(id=pl.lit("new-") + pl.col("id")).write_csv(truth)
+    given = ("--images", toy.directory, "--cache", tmp_path / "cache", "--engine", "torch")
     shell("predict", saved, truth, "-o", out, "--every-cell", *given)
     ran = shell("evaluate", out, truth, "--bundle", saved, *given)
     assert ran.code == 0, ran.err

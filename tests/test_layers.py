@@ -63,7 +63,7 @@ LAYERS = {
     "pages.run pages.drift speed",
     8: "batch.run batch.jobs batch.crews batch.carried batch.answering batch.log batch.assembled fit "
     "drift.compared drift.lines drift.fingerprint expect "
-    "gathering advice start migrate auditing explaining blending trials search export choosing",
+    "gathering advice unseen start migrate auditing explaining blending trials search export choosing",
     9: "demo toys testing head_contract text_contract number_loss_contract "
     "client service.keys service.limits service.pace service.options service.problems service.access "
     "service.metrics service.logs "
@@ -73,8 +73,8 @@ LAYERS = {
     "service service.verdicts service.items service.databases service.ledger service.desk "
     "service.lookalikes service.doubts service.labels service.label_studio "
     "service.review service.review_guard service.review_view",
-    10: "cli cli.options cli.amounts cli.learn cli.answer cli.inspect cli.audit cli.search cli.taxonomy cli.vqa "
-    "cli.blend cli.drift cli.download cli.export cli.serve cli.labels cli.__main__",
+    10: "cli cli.options cli.amounts cli.learn cli.answer cli.score cli.inspect cli.audit cli.search cli.taxonomy "
+    "cli.vqa cli.blend cli.drift cli.download cli.export cli.serve cli.labels cli.__main__",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 #: Two branches of layer 2 that know nothing of each other.

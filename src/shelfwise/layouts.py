@@ -186,7 +186,7 @@ def write_answers(
         mark.unlink(missing_ok=True)
 
 
-def read_answers(path: str | Path, catalog: Catalog) -> Answers:
+def read_answers(path: str | Path, catalog: Catalog, *, part: bool = False) -> Answers:
     """Read answers laid out as ``write_answers`` does, to score them on a catalogue.
 
     The rows are joined by id, so both sides need unique ids when their order differs.
@@ -195,6 +195,7 @@ def read_answers(path: str | Path, catalog: Catalog) -> Answers:
         path: the answers.
         catalog: the products with the truth; its taxonomy gives the values their codes. A value it does
             not have counts as a wrong answer.
+        part: whether the file may answer other products too.
 
     Raises:
         PredictionError: ids that do not match, or stated cells that were copied into the answers.
@@ -208,6 +209,9 @@ def read_answers(path: str | Path, catalog: Catalog) -> Answers:
     given = Catalog.read(
         path, schema=replace(schema, missing=(*schema.missing, schema.layout.filler)), images=path.parent
     )
+    if part:
+        wanted = set(catalog.ids)
+        given = given.select([row for row, id_ in enumerate(given.ids) if id_ in wanted])
     at = _joined(given, catalog, str(path))
     blocks = []
     for category in catalog.present:

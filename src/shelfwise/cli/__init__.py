@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import typer
 
 # The order of the verbs in --help.
-from shelfwise.cli import learn, search, answer, blend, audit, drift, inspect  # isort: skip
+from shelfwise.cli import learn, search, answer, score, blend, audit, drift, inspect  # isort: skip
 from shelfwise.cli import download, taxonomy, vqa, export, serve, labels  # isort: skip
 from shelfwise.cli.options import app
 from shelfwise.errors import ShelfwiseError
@@ -27,6 +27,7 @@ __all__ = [
     "labels",
     "learn",
     "run",
+    "score",
     "search",
     "serve",
     "taxonomy",

@@ -1,6 +1,6 @@
-"""Verbs that answer and score: predict, evaluate, compare.
+"""The verb that answers: predict.
 
-They parse, call one library function and print.
+It parses, calls one library function and prints.
 """
 
 import json
@@ -12,7 +12,6 @@ import typer
 
 from shelfwise.cli.amounts import amount_text, range_text
 from shelfwise.cli.options import (
-    Attributes,
     Cache,
     Category,
     Device,
@@ -21,17 +20,12 @@ from shelfwise.cli.options import (
     ExplainImage,
     ExplainMost,
     ExplainOnly,
-    Html,
     Id,
     Image,
     Images,
     Jobs,
-    Metric,
     Photos,
-    Seed,
-    Table,
     app,
-    check_page,
     columns_of,
     machine_of,
     say,
@@ -40,11 +34,8 @@ from shelfwise.cli.options import (
 from shelfwise.errors import UsageError
 
 if TYPE_CHECKING:
-    from shelfwise.answers import Answers
     from shelfwise.batch.jobs import BatchOptions
-    from shelfwise.bundle import Bundle
-    from shelfwise.catalog import Catalog
-    from shelfwise.predictions import Machine, Predictions
+    from shelfwise.predictions import Machine
     from shelfwise.roles import Columns
 
 
@@ -301,145 +292,3 @@ def _predict_table(
         print(amount_text(item))
     if not answers.amounts:
         _check_any(len(answers.errors), len(answers))
-
-
-@app.command()
-def evaluate(
-    source: Annotated[Path, typer.Argument(metavar="BUNDLE|OUT", help="A bundle, or answers it wrote.")],
-    table: Table,
-    images: Images = None,
-    attributes: Attributes = None,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Write the report: .json, .parquet, .csv, .txt.")
-    ] = None,
-    html: Html = None,
-    photos: Photos = None,
-    by: Annotated[
-        Path | None,
-        typer.Option("--bundle", help="Of a file of answers: the bundle it is from; TABLE is read as by it."),
-    ] = None,
-    max_ms: Annotated[
-        float | None,
-        typer.Option(
-            "--max-ms", min=0, metavar="MS", help="Fail where one photo by itself takes the bundle longer."
-        ),
-    ] = None,
-    metric: Metric = "harmonic_f1",
-    seed: Seed = 0,
-    jobs: Jobs = None,
-    device: Device = "auto",
-    engine: Engine = "auto",
-    cache: Cache = None,
-) -> None:
-    """Score a bundle or a file of answers on a table with the truth, with intervals."""
-    from shelfwise.data.group import near_duplicates
-    from shelfwise.evaluate import evaluate as run_evaluate
-    from shelfwise.files import cache_directory
-    from shelfwise.photo_gain import photo_gain
-    from shelfwise.speed import milliseconds_each
-
-    check_page(html)
-    if max_ms is not None and not source.is_dir():
-        raise UsageError(f"--max-ms is how fast a bundle may be; {source} is a file of answers")
-    with machine_of(cache, jobs, device, engine) as machine:
-        catalog, predictions, bundle = _scored(source, table, images, attributes, machine, photos, by)
-        groups = near_duplicates(catalog, cache=cache_directory(cache), jobs=jobs, progress=machine.progress)
-        report = run_evaluate(predictions, catalog, groups=groups, metric=metric, seed=seed or 0)
-        sure = predictions if html is None or bundle is None else bundle.predict(catalog, machine)
-        gain = ""
-        if bundle is not None and catalog.photos:
-            first = bundle.answer(catalog.first_photos(), every_cell=True, machine=machine)
-            gain = photo_gain(first, predictions, catalog, groups=groups, metric=metric)
-        took = (
-            None if bundle is None or max_ms is None else milliseconds_each(bundle, catalog, machine=machine)
-        )
-    print(report)
-    if gain:
-        print(gain)
-    if out is not None:
-        report.write(out)
-    if html is not None:
-        from shelfwise.amounts import Aim
-        from shelfwise.pages import evaluation_page, measured_on, write_page
-
-        aim = Aim() if bundle is None else bundle.run.decide.aim
-        measured = measured_on(sure, catalog, groups, aim)
-        write_page(html, evaluation_page(report, measured, source=table.name))
-        print(f"wrote {html}")
-    if took is not None and max_ms is not None:
-        late = took > max_ms
-        said = f"one photo by itself takes {took:.1f} ms, the median; the limit is {max_ms:g} ms"
-        print(f"error: {said}" if late else said, file=sys.stderr if late else sys.stdout)
-        raise typer.Exit(int(late))
-
-
-def _scored(
-    source: Path,
-    table: Path,
-    images: Path | None,
-    attributes: Path | None,
-    machine: "Machine",
-    photos: Path | None = None,
-    by: Path | None = None,
-) -> "tuple[Catalog, Predictions | Answers, Bundle | None]":
-    """Read the truth, and answer it with a bundle, which is returned too, or read answers from a file."""
-    from shelfwise.bundle import load
-    from shelfwise.catalog import Catalog
-    from shelfwise.layouts import read_answers
-
-    if source.is_dir():
-        bundle: Bundle = load(source)
-        catalog = bundle.read(table, images=images, photos=photos)
-        return catalog, bundle.answer(catalog, every_cell=True, machine=machine), bundle
-    if by is None:
-        catalog = Catalog.read(table, images=images, attributes=attributes)
-    else:
-        catalog = load(by).read(table, images=images)
-    answers = read_answers(source, catalog)
-    if answers.amounts and not any((block.codes >= 0).any() for block in answers.blocks):
-        catalog = catalog.only("numbers")  # what has no attribute was not asked for them
-        answers = read_answers(source, catalog)
-    return catalog, answers, None
-
-
-@app.command()
-def compare(
-    sources: Annotated[
-        list[Path], typer.Argument(metavar="A B ... TABLE", help="Bundles or answers, then the table.")
-    ],
-    images: Images = None,
-    attributes: Attributes = None,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Write the comparison: .json, .csv, .parquet.")
-    ] = None,
-    html: Html = None,
-    metric: Metric = "harmonic_f1",
-    seed: Seed = 0,
-    jobs: Jobs = None,
-    device: Device = "auto",
-    engine: Engine = "auto",
-    cache: Cache = None,
-) -> None:
-    """Say whether a difference is real: paired, with intervals; all against the first."""
-    from shelfwise.data.group import near_duplicates
-    from shelfwise.evaluate import compare as run_compare
-    from shelfwise.files import cache_directory
-
-    check_page(html)
-    if len(sources) < 3:
-        raise UsageError("compare needs two or more bundles or answer files, then the table with the truth")
-    *entries, table = sources
-    with machine_of(cache, jobs, device, engine) as machine:
-        scored = [(str(entry), *_scored(entry, table, images, attributes, machine)) for entry in entries]
-        catalog = scored[0][1]
-        groups = near_duplicates(catalog, cache=cache_directory(cache), jobs=jobs, progress=machine.progress)
-        named = [(name, predictions) for name, _, predictions, _ in scored]
-        comparison = run_compare(named, catalog, groups=groups, metric=metric, seed=seed or 0)
-    print(comparison)
-    if out is not None:
-        comparison.write(out)
-    if html is not None:
-        from shelfwise.pages import compare_page, write_page
-
-        write_page(html, compare_page(comparison, source=table.name))
-        print(f"wrote {html}")

@@ -14,7 +14,10 @@ compared within each; a stratum weighs what it weighs in the later sample.
   1987). The effect of shares is Cohen's w, that of a mean Cohen's d (Cohen 1988).
 - ``offset`` is for vectors. A near-duplicate group is one observation, the mean of its products. It is the length of
   the difference of the means over the root of the total variance. Its square is a sum of chi-squares with the
-  covariance's eigenvalues as weights, which a gamma of the same mean, variance and skewness stands for.
+  covariance's eigenvalues as weights, which a gamma of the same mean, variance and skewness stands for. Where
+  products were drawn into one sample one by one, large groups are likelier to be in it and come out smaller: the
+  groups of the other sample then weigh as likely as they would be there after such a draw (``thinned``). The mean of
+  fewer products also varies more, by what their intraclass correlation leaves to each.
 
 Several tests are read together by Benjamini and Yekutieli's procedure (2001), which holds however they depend on
 each other; where nothing has changed, any finding at all is as rare as the rate.
@@ -25,7 +28,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import optimize, stats
 from scipy.special import rel_entr
 
 Float = npt.NDArray[np.float64]
@@ -37,6 +40,8 @@ LEAST = 20
 EXPECTED = 10.0
 #: Steps of the estimate of shares, and the change from which it stands still.
 STEPS, STILL = 500, 1e-7
+#: Shares of products that are as good as none and as all.
+NOTHING, WHOLE = 1e-6, 1 - 1e-9
 #: A variance that is none.
 NONE_AT_ALL = 1e-12
 
@@ -108,10 +113,37 @@ class Stratum:
     weight: Float | None = None
 
     @property
-    def weights(self) -> Float:
-        """float64 [G], the earlier groups' weights, summing to 1."""
-        given = np.ones(len(self.before.size)) if self.weight is None else self.weight
-        return np.asarray(given / given.sum(), np.float64)
+    def weights(self) -> tuple[Float, Float]:
+        """float64 [G] each, the earlier and the later groups' weights, summing to 1."""
+        before_G, after_G = (
+            thinned(one.size, float(other.size.mean()))
+            for one, other in ((self.before, self.after), (self.after, self.before))
+        )
+        if self.weight is not None:
+            before_G = before_G * self.weight
+        return before_G / before_G.sum(), after_G / after_G.sum()
+
+
+def thinned(size_G: Float, mean: float) -> Float:
+    """Return float64 [G], how likely each group is in a random draw of products that leaves groups of a mean size.
+
+    A group of s products is in a draw of a share f of all with probability 1 - (1 - f)^s. All are 1 where the groups
+    are that small already; where nearly all of the products are left out, they are as their sizes.
+
+    Args:
+        size_G: products of each group.
+        mean: of the sizes of those drawn, at least 1.
+    """
+
+    def drawn(share: float) -> Float:
+        return np.asarray(-np.expm1(size_G * np.log1p(-share)), np.float64)
+
+    def over(share: float) -> float:
+        return share * float(size_G.sum()) / float(drawn(share).sum()) - mean
+
+    if over(WHOLE) <= 0:
+        return np.ones(len(size_G))
+    return drawn(NOTHING if over(NOTHING) >= 0 else float(optimize.brentq(over, NOTHING, WHOLE)))
 
 
 def sampled(numbers_nd: npt.NDArray[np.generic], group_n: Ints) -> Sample:
@@ -136,7 +168,29 @@ def enough(stratum: Stratum) -> bool:
 
 
 def worth(stratum: Stratum) -> tuple[Float, Float, Float]:
-    """Return the variance of one product [d], and how many independent products each sample is worth [d].
+    """Return the variance of one product [d], and how many independent products each sample is worth [d]."""
+    variance_d, shared_d, pairs = _within(stratum)
+    # Above 1 for a value whose products come in larger groups than others': it is worth the less.
+    alike_d = np.maximum(shared_d / max(pairs, 1), 0) / np.maximum(variance_d, 1e-300)
+    sides = stratum.before, stratum.after
+    before_d, after_d = (side.products / (1 + alike_d * (side.company - 1)) for side in sides)
+    return variance_d, before_d, after_d
+
+
+def variances(stratum: Stratum) -> tuple[Float, Float]:
+    """Return float64 [G] each, the variance of the means of the earlier and the later groups over one product's.
+
+    One intraclass correlation stands for all numbers.
+    """
+    variance_d, shared_d, pairs = _within(stratum)
+    alike = float(shared_d.sum()) / max(pairs, 1) / max(float(variance_d.sum()), 1e-300)
+    alike = min(max(alike, 0.0), 1.0)
+    before_G, after_G = (alike + (1 - alike) / side.size for side in (stratum.before, stratum.after))
+    return before_G, after_G
+
+
+def _within(stratum: Stratum) -> tuple[Float, Float, float]:
+    """Return the variance of one product [d], the sum of products' covariances with their group [d], how many pairs.
 
     Both samples have one variance and one intraclass correlation under the hypothesis, so they are estimated together:
     a group that is large is in one sample only, and says nothing of the other's chance by itself.
@@ -148,11 +202,7 @@ def worth(stratum: Stratum) -> tuple[Float, Float, Float]:
         between_d = between_d + np.square(side.total - side.size[:, None] * side.mean).sum(axis=0)
         pairs += float((side.size * (side.size - 1)).sum())
     products = sum(side.products for side in sides)
-    variance_d = within_d / max(products - 2, 1)
-    # Above 1 for a value whose products come in larger groups than others': it is worth the less.
-    alike_d = np.maximum((between_d - within_d) / max(pairs, 1), 0) / np.maximum(variance_d, 1e-300)
-    before_d, after_d = (side.products / (1 + alike_d * (side.company - 1)) for side in sides)
-    return variance_d, before_d, after_d
+    return within_d / max(products - 2, 1), between_d - within_d, pairs
 
 
 def means(strata: Sequence[Stratum]) -> Shift:
@@ -239,16 +289,18 @@ def _moments(strata: Sequence[Stratum]) -> _Moments:
         np.zeros((width, width)),
     )
     for each in strata:
-        first_Gd, then_Gd, weight_G = each.before.by_group, each.after.by_group, each.weights
-        share, mean_d = len(then_Gd) / total, weight_G @ first_Gd
-        both_Gd = np.concatenate([first_Gd - mean_d, then_Gd - then_Gd.mean(axis=0)])
+        (first_Gd, then_Gd), (first_G, then_G) = (each.before.by_group, each.after.by_group), each.weights
+        share, mean_d, after_mean_d = len(then_Gd) / total, first_G @ first_Gd, then_G @ then_Gd
+        both_Gd = np.concatenate([first_Gd - mean_d, then_Gd - after_mean_d])
         # Of all groups alike: under the hypothesis both samples have one covariance.
-        both_G = np.concatenate([weight_G * len(first_Gd), np.ones(len(then_Gd))])
+        first_own_G, then_own_G = variances(each)
+        both_G = np.concatenate([first_G * len(first_Gd) / first_own_G, then_G * len(then_Gd) / then_own_G])
         covariance_dd = (both_Gd * both_G[:, None]).T @ both_Gd / max(len(both_Gd) - 2, 1)
+        of_mean = float(first_G**2 @ first_own_G + then_G**2 @ then_own_G)
         before_d += share * mean_d
-        after_d += share * then_Gd.mean(axis=0)
+        after_d += share * after_mean_d
         spread_dd += share * covariance_dd
-        of_mean_dd += share**2 * covariance_dd * (float(weight_G @ weight_G) + 1 / len(then_Gd))
+        of_mean_dd += share**2 * covariance_dd * of_mean
     trace = float(np.trace(spread_dd))
     chance = float(np.trace(of_mean_dd)) / trace if trace > 0 else 1.0
     return _Moments(before_d, after_d, spread_dd, chance)
