@@ -1,16 +1,23 @@
 """Files: whole or not at all, whatever interrupts, and a directory that changes places."""
 
+import contextlib
 import hashlib
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
+from safetensors.numpy import save_file
 
 from shelfwise.files import cache_directory, replacing, replacing_directory, settle, sha256, write_text
+from shelfwise.tables import write_frame
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path):
@@ -53,6 +60,30 @@ def test_an_exception_leaves_the_old_directory(tmp_path: Path, error: type[BaseE
         interrupted()
     assert (path / "a").read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@contextlib.contextmanager
+def no_more_than(size: int) -> Iterator[None]:
+    """Let no file grow beyond a size, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_what_the_system_refuses_names_the_file(tmp_path: Path):
+    """The libraries that write tables and tensors say "(os error 27)", and not where."""
+    table, bundle = tmp_path / "table.csv", tmp_path / "bundle"
+    with no_more_than(10_000):
+        with pytest.raises(OSError, match="File too large") as said:
+            write_frame(pl.DataFrame({"a": range(10_000)}), table)
+        assert said.value.filename == str(table)
+        with pytest.raises(OSError, match="File too large") as said, replacing_directory(bundle) as folder:
+            save_file({"a": np.zeros(10_000)}, folder / "weights.safetensors")
+        assert said.value.filename == str(bundle)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_directory_is_replaced_whole(tmp_path: Path):

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import os
 import platform
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from pathlib import Path
 
 #: Called with what is going on, how many are done, and how many there are.
 Progress = Callable[[str, int, int], None]
+#: How libraries in Rust tell what the system refused.
+OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 def sha256(path: Path) -> str:
@@ -42,7 +45,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp-{_mark()}")
     try:
-        yield temporary
+        with _naming(path):
+            yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -67,7 +71,8 @@ def replacing_directory(path: str | Path) -> Iterator[Path]:
     old = path.with_name(f".{path.name}.old-{mark}")
     temporary.mkdir()
     try:
-        yield temporary
+        with _naming(path):
+            yield temporary
         for file in sorted(temporary.rglob("*")):
             if file.is_file():
                 with file.open("rb") as handle:
@@ -83,6 +88,19 @@ def replacing_directory(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the file that could not be written: libraries in Rust say "(os error 28)", and not where."""
+    try:
+        yield
+    except Exception as error:
+        found = OS_ERROR.search(str(error))
+        if found is None or getattr(error, "filename", None) is not None:
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def settle(path: Path) -> None:
