@@ -68,6 +68,10 @@ alarm = -1
         ({"name": "prob"}, r"no recipe called 'prob'\. Did you mean 'probe'\?"),
         ({"l2": 1}, "recipe.name: is missing"),
         (
+            {"name": "parts", "choices": {"name": "probe"}, "numbers": {"name": "boost"}, "components": 64},
+            r"recipe\.components: unknown key\. There is recipe\.choices\.components",
+        ),
+        (
             {"name": "probe", "backbone": {"name": "lite0", "sise": 3}},
             r"no option 'sise'\. Did you mean 'size'\?",
         ),

@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from shelfwise.amounts import Aim
-from shelfwise.errors import ConfigError, UsageError, suggest
+from shelfwise.errors import ConfigError, UsageError, listing, suggest
 from shelfwise.registry import REGISTRIES, Spec
 from shelfwise.roles import MISSING, Columns
 from shelfwise.tomltext import override, to_toml
@@ -378,10 +378,12 @@ def make_recipe(table: Mapping[str, Any]) -> Any:
     try:
         return model(**{key: value for key, value in table.items() if key != "name"})
     except ValidationError as error:
-        raise ConfigError("\n".join(_problems(error, model, "recipe."))) from error
+        raise ConfigError("\n".join(_problems(error, model, "recipe.", table))) from error
 
 
-def _problems(error: ValidationError, model: Any, prefix: str) -> list[str]:
+def _problems(
+    error: ValidationError, model: Any, prefix: str, table: Mapping[str, Any] | None = None
+) -> list[str]:
     """Say each problem in one line; what the kinds of value that an option may have each refuse is one problem."""
     items = error.errors()
     found: dict[tuple[str, str], list[str]] = {}
@@ -396,8 +398,9 @@ def _problems(error: ValidationError, model: Any, prefix: str) -> list[str]:
             found[path, item["msg"]] = []
         elif item["type"] == "extra_forbidden":
             known = _keys(model, loc[:-1])
-            hint = suggest(str(loc[-1]), known) or f"Known: {', '.join(sorted(known))}."
-            found[path, f"unknown key. {hint}"] = []
+            within = _within(str(loc[-1]), table or {}) if len(loc) == 1 else ""
+            hint = f"There is {prefix}{within}." if within else suggest(str(loc[-1]), known)
+            found[path, f"unknown key. {hint or f'Known: {listing(sorted(known))}.'}"] = []
         elif item["type"] == "missing":
             found[path, "is missing"] = []
         else:
@@ -407,6 +410,15 @@ def _problems(error: ValidationError, model: Any, prefix: str) -> list[str]:
         f"  {prefix}{path}: " + " ".join([*["; or: ".join(dict.fromkeys(said))] * bool(said), end])
         for (path, end), said in found.items()
     ]
+
+
+def _within(key: str, table: Mapping[str, Any]) -> str:
+    """Return where a key of one of the recipes in a recipe is; empty where none has it."""
+    for name, inner in table.items():
+        if isinstance(inner, Mapping) and inner.get("name") in REGISTRIES["recipe"].names():
+            if key in REGISTRIES["recipe"].get(str(inner["name"])).model_fields:
+                return f"{name}.{key}"
+    return ""
 
 
 def _is_kind(part: str, items: Sequence[Any], loc: Sequence[Any]) -> bool:

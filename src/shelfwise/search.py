@@ -143,9 +143,10 @@ class Search:
 
     def __post_init__(self) -> None:
         if self.run.search is None:
+            place = "recipe.choices.l2" if "choices" in self.run.recipe else "recipe.l2"
             raise ConfigError(
                 'the run file has no [search] table, such as: method = "tpe", and below [search.space] '
-                '"recipe.l2" = { low = 1e-3, high = 1.0, log = true }'
+                f'"{place}" = {{ low = 1e-3, high = 1.0, log = true }}'
             )
         self.options = self.run.search
         if self.options.method != "grid":
