@@ -414,10 +414,12 @@ def _problems(
 
 def _within(key: str, table: Mapping[str, Any]) -> str:
     """Return where a key of one of the recipes in a recipe is; empty where none has it."""
+    recipes = REGISTRIES["recipe"]
     for name, inner in table.items():
-        if isinstance(inner, Mapping) and inner.get("name") in REGISTRIES["recipe"].names():
-            if key in REGISTRIES["recipe"].get(str(inner["name"])).model_fields:
-                return f"{name}.{key}"
+        known = isinstance(inner, Mapping) and inner.get("name") in recipes.names()
+        model: Any = recipes.get(inner["name"]) if known else None
+        if model is not None and key in model.model_fields:
+            return f"{name}.{key}"
     return ""
 
 
