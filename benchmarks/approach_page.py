@@ -1,4 +1,4 @@
-"""The page of the docs that ``approaches`` writes: tables, verdicts, and a chart of score against cost.
+"""The page of the docs that ``approaches`` writes: tables, verdicts, and a chart of scores and costs.
 
 It knows finished rows, not how they were measured.
 """
@@ -10,8 +10,7 @@ from typing import Any
 
 from approach_rows import ROWS, VERDICTS, Row
 from shelfwise.files import write_text
-from shelfwise.pages.charts import apart, axis
-from shelfwise.pages.svg import ACCENT, CARD, GRID, INK, RULE, SOFT, Drawing
+from shelfwise.pages.charts import Dot, axis, dots
 
 Result = Mapping[str, Any]
 HEADS = (
@@ -37,7 +36,6 @@ GROUPS = {
     "labels": "What is made of the labels",
     "tuned": "Fine-tuned, one fold",
 }
-WIDE, HIGH, LEFT, TOP, RIGHT, BELOW = 760, 470, 44, 12, 216, 40
 #: What the page's colours are in a file of its own, light and dark.
 STYLE = """<style>
 svg{--ink:#22232a;--soft:#5c5d66;--faint:#8b8c93;--rule:#e0ddd4;--grid:#ebe8e0;--accent:#0a6a57;--tint:#d9ebe5;
@@ -156,48 +154,22 @@ def described(rows: Mapping[str, Result]) -> str:
     """Say a chart in words."""
     order = sorted(rows, key=lambda name: -rows[name]["score"][0])[:3]
     told = "; ".join(f"{name} {rows[name]['score'][0]:.3f}" for name in order)
-    return f"Score against CPU seconds of a fit; the highest: {told}."
+    return f"Score, its interval and CPU seconds of a fit; the highest: {told}."
 
 
 def chart(name: str, rows: Mapping[str, Result]) -> str:
-    """Return an SVG file: score against CPU seconds of a fit, a dot and its interval a row."""
-    drawing = Drawing(WIDE, HIGH)
-    axes = drawing.axes(LEFT, TOP, WIDE - LEFT - RIGHT, HIGH - TOP - BELOW)
-    drawn = {key: at for key, at in rows.items() if at["fit_cpu"] >= 0.01}
-    costs = [at["fit_cpu"] for at in drawn.values()]
-    scores = [end for at in drawn.values() for end in at["score"]]
-    across, up = axis(costs, log=True), axis([min(scores), max(scores)])
-    if across is None or up is None:
-        raise ValueError(f"{name}: no row has a cost and a score")
-    axes.set_xscale("log")
-    axes.set(xlim=(across.low, across.high), ylim=(min(scores) - 0.01, max(scores) + 0.01))
-    axes.set_xticks([tick for tick, _ in across.ticks], [text for _, text in across.ticks])
-    axes.set_xticks([], minor=True)
-    levels = [tick for tick, _ in up.ticks if min(scores) <= tick <= max(scores)]
-    axes.set_yticks(levels, [f"{tick:.2f}" for tick in levels])
-    for tick in levels:
-        axes.axhline(tick, color=GRID, lw=1, zorder=0)
-    order = sorted(drawn, key=lambda key: -drawn[key]["score"][0])
-    room = (max(scores) - min(scores) + 0.02) / (HIGH - TOP - BELOW)
-    places = apart([drawn[key]["score"][0] for key in order], 12.2 * room, min(scores), max(scores))
-    for key, place in zip(order, places, strict=True):
-        score, low, high = drawn[key]["score"]
-        cost, strong = drawn[key]["fit_cpu"], "gain" not in drawn[key]
-        axes.plot([cost, cost], [low, high], color=ACCENT, lw=1.4, zorder=2)
-        axes.plot(
-            [cost], [score], marker="o", ms=7, mfc=ACCENT if strong else CARD, mec=ACCENT, mew=1.5, zorder=3
-        )
-        end = across.high * 1.02
-        axes.plot([cost, end], [score, place], color=RULE, lw=0.7, zorder=1, clip_on=False)
-        axes.text(
-            end * 1.03, place, f"{score:.3f}  {drawing.word(key, RIGHT - 46, 9.5)}", size=9.5,
-            color=INK, weight="bold" if strong else "normal", va="center_baseline",
-        )  # fmt: skip
-    drawing.figure.text(
-        (LEFT + (WIDE - LEFT - RIGHT) / 2) / WIDE, 6 / HIGH, "CPU seconds of a fit, vectors ready",
-        size=11, color=SOFT, ha="center",
-    )  # fmt: skip
-    body = drawing.html(f"approaches-{name}", f"Score against cost, {name}", described(rows))
+    """Return an SVG file: a line a row, the best first, its score and interval on it and its cost beside; no floors."""
+    shown = {key: at for key, at in rows.items() if ROWS[key].group != "floors"}
+    scale = axis([end for at in shown.values() for end in at["score"]])
+    if scale is None:
+        raise ValueError(f"{name}: no row has a score")
+    lines = []
+    for key in sorted(shown, key=lambda key: -shown[key]["score"][0]):
+        score, low, high = shown[key]["score"]
+        cost = f"{score:.3f}, {seconds(shown[key]['fit_cpu'])} s"
+        lines.append(Dot(key, score, low, high, text=cost, strong="gain" not in shown[key]))
+    title = f"Score, and CPU seconds of a fit, {name}"
+    body = dots(f"approaches-{name}", lines, scale, title, described(rows), width=720, label=236, number=96)
     opened = body.replace('<svg class="chart"', '<svg xmlns="http://www.w3.org/2000/svg"', 1)
     head, _, rest = opened.partition(">")
     return f"{head}>{STYLE}{rest}\n"

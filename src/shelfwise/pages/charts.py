@@ -94,26 +94,36 @@ def tick_text(tick: float, signed: bool) -> str:
     return text.replace("-", "\u2212")
 
 
-def dots(key: str, rows: Sequence[Dot], scale: Scale, title: str, description: str) -> Html:
-    """Draw a labelled dot, its whisker and its number per row."""
+def dots(
+    key: str,
+    rows: Sequence[Dot],
+    scale: Scale,
+    title: str,
+    description: str,
+    *,
+    width: float = WIDTH,
+    label: float = _LABEL,
+    number: float = _NUMBER,
+) -> Html:
+    """Draw a labelled dot, its whisker and its number per row; widths in pixels: of all, the labels, the numbers."""
     height = _ROW * len(rows) + 26
-    drawing = Drawing(WIDTH, height)
-    wide = WIDTH - _LABEL - _NUMBER - 14
-    axes = drawing.axes(_LABEL + 8, 2, wide, _ROW * len(rows))
+    drawing = Drawing(width, height)
+    wide = width - label - number - 14
+    axes = drawing.axes(label + 8, 2, wide, _ROW * len(rows))
     _horizontal(axes, scale, wide)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     for place, row in enumerate(rows):
         weight = "bold" if row.strong else "normal"
         pixel = (scale.high - scale.low) / wide
         if not scale.log:
-            label_at, number_at = scale.low - 8 * pixel, scale.high + (_NUMBER + 4) * pixel
+            label_at, number_at = scale.low - 8 * pixel, scale.high + (number + 4) * pixel
         else:
             factor = math.log(scale.high / scale.low) / wide
             label_at, number_at = (
                 scale.low * math.exp(-8 * factor),
-                scale.high * math.exp((_NUMBER + 4) * factor),
+                scale.high * math.exp((number + 4) * factor),
             )
-        word = drawing.word(row.label, _LABEL - 2, 11.6 if row.strong else 11)
+        word = drawing.word(row.label, label - 2, 11.6 if row.strong else 11)
         axes.text(label_at, place, word, ha="right", va="center_baseline", size=11, color=INK, weight=weight)
         axes.text(
             number_at, place, row.text, ha="right", va="center_baseline", size=11, color=INK, weight=weight
