@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -410,8 +411,12 @@ def test_evaluate_writes_its_page(shell: Shell, saved: Path, toy: Toy, tmp_path:
 def test_compare_writes_its_page(shell: Shell, saved: Path, toy: Toy, tmp_path: Path):
     given = ("--cache", tmp_path, "--engine", "torch")
     shell("predict", saved, toy.table, "-o", tmp_path / "a.csv", *given)
-    ran = shell("compare", saved, tmp_path / "a.csv", toy.table, "--html", tmp_path / "c.html", *given)
+    twin = shutil.copytree(saved, tmp_path / "twin")
+    ran = shell("compare", saved, twin, toy.table, "--html", tmp_path / "c.html", *given)
     assert "No difference shown" in written(ran, tmp_path / "c.html").words
+    assert "a file of answers" not in ran.out
+    ran = shell("compare", saved, tmp_path / "a.csv", toy.table, "--html", tmp_path / "c.html", *given)
+    assert "a.csv is a file of answers" in written(ran, tmp_path / "c.html").words
 
 
 def test_check_writes_the_page_of_the_data(shell: Shell, toy: Toy, tmp_path: Path):

@@ -249,6 +249,12 @@ def compare(
         named = [(each.name, each.answer(machine)) for each in scored]
         comparison = run_compare(named, catalog, groups=groups, metric=metric, seed=seed or 0)
     notes = [note for each in scored for note in each.notes]
+    if notes:
+        notes += [
+            f"{each.name} is a file of answers, taken as they are: its bundle may remember those products"
+            for each in scored
+            if each.bundle is None
+        ]
     comparison = replace(comparison, notes=(*comparison.notes, *notes))
     print(comparison)
     if out is not None:
