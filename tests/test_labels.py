@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+import shelfwise as sw
 from conftest import Shell, Toy
 from desks import TAXONOMY, item
 from shelfwise.bundle import Bundle
@@ -157,6 +158,23 @@ def test_look_alikes_have_the_photos_of_the_table_learnt_from(bundle, toy, catal
     shown = [near for each in found for near in each.look_alikes]
     assert shown
     assert all(near.photo is not None and near.photo == photos[near.id] for near in shown)
+
+
+def test_what_look_alikes_state_is_read_where_the_evidence_is_a_holdout(toy, catalog, machine, one_thread):
+    recipe = sw.Probe(backbone=sw.backbone("toy"))
+    held = sw.fit(toy.catalog, recipe, evidence=0.34, machine=machine, random_split=False, curve=False)
+    reference = held.read(toy.table)
+    rows = {row["id"]: row for row in pl.read_csv(toy.table, infer_schema=False).iter_rows(named=True)}
+    shown = [
+        (item.attribute, near)
+        for item in items_of(held, catalog, reference=reference, machine=machine)
+        for near in item.look_alikes
+        if item.attribute
+    ]
+    assert any(near.id not in held.evidence.ids for _, near in shown)
+    for attribute, near in shown:
+        assert near.photo == reference.images[reference.ids.index(near.id)]
+        assert (near.value or "") == (rows[near.id][attribute] or "")
 
 
 def test_an_unfamiliar_picture_and_a_wrong_category_are_asked_as_such(bundle, planted, machine, one_thread):

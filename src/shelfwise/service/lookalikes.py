@@ -36,6 +36,7 @@ class Likeness:
         ids: of the products learnt from.
         evidence: what they state.
         photos: their photos, of those that lie in the table or in the one learnt from.
+        reference: the table learnt from; says what products state that the evidence does not have.
     """
 
     catalog: Catalog
@@ -45,6 +46,7 @@ class Likeness:
     ids: tuple[str, ...]
     evidence: Evidence | None
     photos: Mapping[str, Path]
+    reference: Catalog | None = None
 
     @classmethod
     def of(
@@ -57,7 +59,7 @@ class Likeness:
             catalog: the table.
             k: how many products learnt from are named beside each.
             machine: where to compute.
-            reference: the table learnt from, read for its photos only: a bundle keeps none.
+            reference: the table learnt from, for its photos: a bundle keeps none.
         """
         n, index, evidence = len(catalog), bundle.index, bundle.calibrated
         positions_Nk, similarity_Nk = np.zeros((n, 0), np.int64), np.zeros((n, 0), np.float32)
@@ -68,12 +70,12 @@ class Likeness:
             near = index.look_alikes(catalog, k, machine)
             positions_Nk, similarity_Nk = near.positions, near.similarity
         photos: dict[str, Path] = {}
-        for table in (reference, catalog):
-            if table is not None and evidence is not None:
-                learnt = np.flatnonzero(learnt_rows(table, evidence)).tolist()
-                shown = ((table.ids[row], table.images[row]) for row in learnt)
-                photos |= {id_: photo for id_, photo in shown if photo is not None}
-        return cls(catalog, unit_Nr, positions_Nk, similarity_Nk, index.ids, evidence, photos)
+        if reference is not None:
+            known = set(index.ids)
+            photos |= _photos(reference, [row for row, id_ in enumerate(reference.ids) if id_ in known])
+        if evidence is not None:
+            photos |= _photos(catalog, np.flatnonzero(learnt_rows(catalog, evidence)).tolist())
+        return cls(catalog, unit_Nr, positions_Nk, similarity_Nk, index.ids, evidence, photos, reference)
 
     def of_row(self, row: int, attribute: str) -> tuple[LookAlike, ...]:
         """Return the products that look most like a row, with what they state of an attribute, or as category."""
@@ -99,11 +101,33 @@ class Likeness:
                 for a, choice in enumerate(self.catalog.taxonomy.choices(block.category)):
                     if choice.name == attribute and block.labels[at, a] >= 0:
                         return choice.values[int(block.labels[at, a])]
+        return self._said(id_, attribute) if row < 0 else None
+
+    def _said(self, id_: str, attribute: str) -> str | None:
+        """Return what a product states in the table learnt from, of which a holdout's evidence has a part only."""
+        table, row = self.reference, self._reference_rows.get(id_, -1)
+        if table is None or row < 0 or table.category[row] < 0:
+            return None
+        category = table.taxonomy.categories[int(table.category[row])]
+        if not attribute:
+            return category
+        if attribute in table.taxonomy.number_names:
+            number = float(table.number(attribute)[row])
+            return None if np.isnan(number) else f"{number:.12g}"
+        for a, choice in enumerate(table.taxonomy.choices(category)):
+            code = int(table.labels(category)[np.searchsorted(table.rows(category), row), a])
+            if choice.name == attribute and code >= 0:
+                return choice.values[code]
         return None
 
     @cached_property
     def _evidence_rows(self) -> Mapping[str, int]:
         ids = () if self.evidence is None else self.evidence.ids
+        return {id_: row for row, id_ in enumerate(ids)}
+
+    @cached_property
+    def _reference_rows(self) -> Mapping[str, int]:
+        ids = () if self.reference is None else self.reference.ids
         return {id_: row for row, id_ in enumerate(ids)}
 
     def clusters(self, rows: Sequence[int]) -> dict[int, list[int]]:
@@ -126,3 +150,9 @@ class Likeness:
                 leaders.append(place)
             members.setdefault(first, []).append(place)
         return {first: same for first, same in members.items() if len(same) > 1}
+
+
+def _photos(table: Catalog, rows: Sequence[int]) -> dict[str, Path]:
+    """Return the photos of rows by id, where there are any."""
+    shown = ((table.ids[row], table.images[row]) for row in rows)
+    return {id_: photo for id_, photo in shown if photo is not None}
