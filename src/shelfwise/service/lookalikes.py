@@ -114,8 +114,11 @@ class Likeness:
         if attribute in table.taxonomy.number_names:
             number = float(table.number(attribute)[row])
             return None if np.isnan(number) else f"{number:.12g}"
+        if category not in self._reference_labels:
+            self._reference_labels[category] = table.rows(category), table.labels(category)
+        rows, labels = self._reference_labels[category]
         for a, choice in enumerate(table.taxonomy.choices(category)):
-            code = int(table.labels(category)[np.searchsorted(table.rows(category), row), a])
+            code = int(labels[np.searchsorted(rows, row), a])
             if choice.name == attribute and code >= 0:
                 return choice.values[code]
         return None
@@ -124,6 +127,10 @@ class Likeness:
     def _evidence_rows(self) -> Mapping[str, int]:
         ids = () if self.evidence is None else self.evidence.ids
         return {id_: row for row, id_ in enumerate(ids)}
+
+    @cached_property
+    def _reference_labels(self) -> dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]]:
+        return {}
 
     @cached_property
     def _reference_rows(self) -> Mapping[str, int]:
