@@ -97,10 +97,10 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         found = OS_ERROR.search(str(error))
-        if found is None or getattr(error, "filename", None) is not None:
-            raise
-        number = int(found[1])
-        raise OSError(number, os.strerror(number), str(path)) from error
+        if found is not None and getattr(error, "filename", None) is None:
+            number = int(found[1])
+            raise OSError(number, os.strerror(number), str(path)) from error
+        raise
 
 
 def settle(path: Path) -> None:

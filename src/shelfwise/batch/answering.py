@@ -229,11 +229,10 @@ def _failed(answers: Answers) -> pl.Series:
 
 def _wrong(answers: Answers) -> pl.Series:
     """What is wrong with each row, a list."""
-    cells: list[list[dict[str, str]] | None] = [None] * len(answers)
-    for row, _, name, error in answers.error_frame().iter_rows():
-        said = cells[row - 1] = cells[row - 1] or []
-        said.append({"field": name, "error": error})
-    return pl.Series(WRONG, cells, BESIDE[WRONG])
+    told = answers.error_frame().select("row", pl.struct("field", "error").alias(WRONG))
+    rows = pl.DataFrame({"row": pl.Series(range(1, len(answers) + 1), dtype=pl.Int64)})
+    several = told.group_by("row", maintain_order=True).agg(WRONG)
+    return rows.join(several, on="row", how="left", maintain_order="left")[WRONG].cast(BESIDE[WRONG])
 
 
 def _near(bundle: "Bundle", catalog: Catalog, options: BatchOptions, machine: Machine) -> pl.Series:
