@@ -405,7 +405,9 @@ def test_the_verbs(shell: Shell, saved: Path, planted: Planted, toy: Toy, tmp_pa
     )
     assert first.code == 0
     with Desk.open(place) as desk:
-        assert all(each.photo for item in desk.waiting() for each in item.look_alikes)
+        near = [each for item in desk.waiting() for each in item.look_alikes]
+        assert near
+        assert all(each.photo for each in near)
     assert "items, " in first.out
     again = shell("labels", "queue", saved, planted.table, "--desk", place, *shared)
     assert " 0 of them new" in again.out

@@ -63,7 +63,7 @@ LAYERS = {
     "pages.run pages.drift speed",
     8: "batch.run batch.jobs batch.crews batch.carried batch.answering batch.log batch.assembled fit "
     "drift.compared drift.lines drift.fingerprint expect "
-    "gathering advice unseen start migrate auditing explaining blending trials search export choosing",
+    "gathering advice unseen scored start migrate auditing explaining blending trials search export choosing",
     9: "demo toys testing head_contract text_contract number_loss_contract "
     "client service.keys service.limits service.pace service.options service.problems service.access "
     "service.metrics service.logs "

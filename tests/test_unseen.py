@@ -10,6 +10,7 @@ import shelfwise as sw
 from conftest import Shell, Toy
 from shelfwise.bundle import Bundle
 from shelfwise.evaluate import evaluate
+from shelfwise.expect import counted_cells
 from shelfwise.predictions import Machine
 from shelfwise.trust.decide import decided_out_of_fold
 from shelfwise.unseen import Learnt, answer_unseen, left_out, predict_unseen
@@ -57,12 +58,9 @@ def test_every_product_learnt_from_is_answered_out_of_fold(
     assert any(
         (a.probability != b.probability).any() for a, b in zip(plain.blocks, answers.blocks, strict=True)
     )
-    # The same cells as the report that `fit` printed.
-    score = evaluate(answers, toy.catalog, bootstrap=0, min_rows=1, min_values=1).score
-    expected = evaluate(
-        told, toy.catalog.select([toy.catalog.ids.index(id_) for id_ in told.ids]), bootstrap=0
-    )
-    assert score == pytest.approx(expected.score, abs=0.02)
+    # To the last digit what `fit` said to expect, of the cells that it counts.
+    report = evaluate(answers, toy.catalog, bootstrap=0, **counted_cells(toy.catalog))
+    assert report.score == pytest.approx(bundle.report.score, abs=1e-12)
     sure = predict_unseen(bundle, toy.catalog, learnt, machine)
     assert any(
         (a.probs != b.probs).any()
@@ -75,7 +73,7 @@ def test_other_products_and_other_pictures_are_answered_as_ever(bundle: Bundle, 
     renamed = bundle.read(frame.with_columns(id=pl.lit("new-") + pl.col("id")), images=toy.directory)
     learnt = Learnt.of(bundle, renamed, machine)
     assert not learnt.learnt.any()
-    assert left_out("b", learnt) == ""
+    assert left_out("b", learnt, np.ones(len(renamed), bool)) == ""
     # The same ids with each other's photos are other products.
     turned = frame.with_columns(image=pl.col("image").reverse(), category=pl.col("category").reverse())
     assert not Learnt.of(bundle, bundle.read(turned, images=toy.directory), machine).learnt.any()
@@ -91,14 +89,24 @@ def test_a_holdout_is_what_can_be_judged(held: dict[str, Path], toy: Toy, machin
     assert (apart.fair == learnt.fair).all()
 
 
+def test_what_is_scored_from_memory_is_not_said_to_be_left_out():
+    """Two bundles that held out different products: together they can be judged on none."""
+    whole = np.ones(4, bool)
+    first = Learnt(whole, np.array([0, 1, -1, -1]))
+    said = left_out("b", first, whole)
+    assert "2 have out-of-fold answers; 2 have none and are scored all the same" in said
+    assert "left out" not in said
+    assert "2 have none and are left out" in left_out("b", first, first.fair)
+
+
 def test_the_verbs_say_what_they_judge_by(
     shell: Shell, saved: Path, held: dict[str, Path], toy: Toy, machine: Machine, tmp_path: Path
 ):
     given = ("--cache", str(machine.cache), *QUICK)
     ran = shell("evaluate", saved, toy.table, *given, "--html", tmp_path / "e.html")
-    assert "has learnt from 180 of the 180 products: 180 were answered out of fold" in ran.out
+    assert "has learnt from 180 of the 180 products: 180 have out-of-fold answers" in ran.out
     apart = shell("evaluate", held["split"], toy.table, *given)
-    assert "have no such answer and are left out" in apart.out
+    assert "have none and are left out" in apart.out
     ran = shell(
         "compare", saved, held["everything"], held["split"], toy.table, *given, "-o", tmp_path / "c.json"
     )

@@ -97,22 +97,27 @@ def predict_unseen(
     return out_of_fold(found, catalog, bundle.calibrated, same=learnt.row >= 0)
 
 
-def left_out(name: str, learnt: Learnt) -> str:
-    """Return what is to be said of products that a bundle has learnt from; empty where there are none."""
-    known, lost = int((learnt.row >= 0).sum()), int((~learnt.fair).sum())
-    said = []
-    if known:
-        said.append(f"{known:,} were answered out of fold")
-    if lost and lost < len(learnt.learnt):
-        said.append(f"{lost:,} have no such answer and are left out")
-    if lost and lost == len(learnt.learnt):
-        said.append(
-            "none has an out-of-fold answer, so this is what it remembers, not what it knows of others"
-        )
-    if not said:
-        return ""
+def left_out(name: str, learnt: Learnt, kept_N: Bools) -> str:
+    """Return what is to be said of products that a bundle has learnt from; empty where there are none.
+
+    Args:
+        name: the bundle's.
+        learnt: which they are.
+        kept_N: bool [N], the products that are scored.
+    """
     many = int(learnt.learnt.sum())
-    return f"{name} has learnt from {many:,} of the {len(learnt.learnt):,} products: {'; '.join(said)}"
+    if not many:
+        return ""
+    known, lost = int((learnt.row >= 0).sum()), ~learnt.fair
+    said = [f"{known:,} have out-of-fold answers"] if known else []
+    if lost[kept_N].any():
+        said.append(
+            f"{int(lost.sum()):,} have none and are scored all the same, as no product can be judged without them: "
+            "this is what it remembers, not what it knows of others"
+        )
+    elif lost.any():
+        said.append(f"{int(lost.sum()):,} have none and are left out")
+    return f"{name} has learnt from {many:,} of the {len(kept_N):,} products: {'; '.join(said)}"
 
 
 def _found(rows_n: Ints, told: Ints, row_N: Ints) -> tuple[Bools, Ints]:

@@ -4,8 +4,7 @@ They parse, call one library function and print.
 """
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,14 +29,8 @@ from shelfwise.cli.options import (
 from shelfwise.errors import UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from shelfwise.answers import Answers
-    from shelfwise.bundle import Bundle
-    from shelfwise.catalog import Catalog
-    from shelfwise.predictions import Machine, Predictions
-    from shelfwise.unseen import Learnt
+    from shelfwise.predictions import Predictions
 
 
 @app.command()
@@ -76,6 +69,7 @@ def evaluate(
     from shelfwise.evaluate import evaluate as run_evaluate
     from shelfwise.files import cache_directory
     from shelfwise.photo_gain import photo_gain
+    from shelfwise.scored import Scored, judgeable
     from shelfwise.speed import milliseconds_each
     from shelfwise.unseen import predict_unseen
 
@@ -83,8 +77,8 @@ def evaluate(
     if max_ms is not None and not source.is_dir():
         raise UsageError(f"--max-ms is how fast a bundle may be; {source} is a file of answers")
     with machine_of(cache, jobs, device, engine) as machine:
-        scored = _Scored.of(source, table, images, attributes, machine, photos, by)
-        scored = scored.select(_fair([scored]))
+        read = Scored.read(source, table, machine, images=images, attributes=attributes, photos=photos, by=by)
+        (scored,) = judgeable([read])
         catalog, bundle, predictions = scored.catalog, scored.bundle, scored.answer(machine)
         groups = near_duplicates(catalog, cache=cache_directory(cache), jobs=jobs, progress=machine.progress)
         report = run_evaluate(predictions, catalog, groups=groups, metric=metric, seed=seed or 0)
@@ -122,94 +116,6 @@ def evaluate(
         raise typer.Exit(int(late))
 
 
-@dataclass(frozen=True)
-class _Scored:
-    """What is scored: a bundle, or answers of a file, and the truth.
-
-    Attributes:
-        name: as it was given.
-        catalog: the truth.
-        bundle: answers it; ``None`` where a file does.
-        learnt: what the bundle has learnt from.
-        answers: of the file.
-        notes: what is left out, and why.
-    """
-
-    name: str
-    catalog: "Catalog"
-    bundle: "Bundle | None" = None
-    learnt: "Learnt | None" = None
-    answers: "Answers | None" = None
-    notes: tuple[str, ...] = ()
-
-    @classmethod
-    def of(
-        cls,
-        source: Path,
-        table: Path,
-        images: Path | None,
-        attributes: Path | None,
-        machine: "Machine",
-        photos: Path | None = None,
-        by: Path | None = None,
-    ) -> "_Scored":
-        from shelfwise.bundle import load
-        from shelfwise.catalog import Catalog
-        from shelfwise.layouts import read_answers
-        from shelfwise.unseen import Learnt
-
-        if source.is_dir():
-            bundle = load(source)
-            catalog = bundle.read(table, images=images, photos=photos).remembering()
-            return cls(str(source), catalog, bundle, Learnt.of(bundle, catalog, machine))
-        if by is None:
-            catalog = Catalog.read(table, images=images, attributes=attributes)
-        else:
-            catalog = load(by).read(table, images=images)
-        answers = read_answers(source, catalog)
-        if answers.amounts and not any((block.codes >= 0).any() for block in answers.blocks):
-            catalog = catalog.only("numbers")  # what has no attribute was not asked for them
-            answers = read_answers(source, catalog)
-        return cls(str(source), catalog, answers=answers)
-
-    def select(self, kept_N: "npt.NDArray[np.bool_]") -> "_Scored":
-        """Return the same of the products that everything can be judged on, and say what is left out."""
-        from shelfwise.layouts import read_answers
-        from shelfwise.unseen import left_out
-
-        said = left_out(self.name, self.learnt) if self.learnt is not None else ""
-        notes = (said,) if said else ()
-        if kept_N.all():
-            return replace(self, notes=notes)
-        catalog = self.catalog.select(kept_N.nonzero()[0])
-        answers = None if self.answers is None else read_answers(self.name, catalog, part=True)
-        learnt = None if self.learnt is None else self.learnt.select(kept_N)
-        return replace(self, catalog=catalog, learnt=learnt, answers=answers, notes=notes)
-
-    def answer(self, machine: "Machine") -> "Answers":
-        """Return what is said of every product."""
-        from shelfwise.unseen import answer_unseen
-
-        if self.bundle is None or self.learnt is None:
-            assert self.answers is not None
-            return self.answers
-        return answer_unseen(self.bundle, self.catalog, self.learnt, machine)
-
-
-def _fair(scored: "Sequence[_Scored]") -> "npt.NDArray[np.bool_]":
-    """Return bool [N], the products that all can be judged on; all of them where there is none."""
-    import numpy as np
-
-    counts = {len(each.catalog) for each in scored}
-    if len(counts) > 1:
-        raise UsageError(f"the table has {' or '.join(map(str, sorted(counts)))} products, by who reads it")
-    fair_N = np.ones(counts.pop(), np.bool_)
-    for each in scored:
-        if each.learnt is not None:
-            fair_N &= each.learnt.fair
-    return fair_N if fair_N.any() else np.ones_like(fair_N)
-
-
 @app.command()
 def compare(
     sources: Annotated[
@@ -235,26 +141,20 @@ def compare(
     from shelfwise.data.group import near_duplicates
     from shelfwise.evaluate import compare as run_compare
     from shelfwise.files import cache_directory
+    from shelfwise.scored import Scored, judgeable
 
     check_page(html)
     if len(sources) < 3:
         raise UsageError("compare needs two or more bundles or answer files, then the table with the truth")
     *entries, table = sources
     with machine_of(cache, jobs, device, engine) as machine:
-        read = [_Scored.of(entry, table, images, attributes, machine) for entry in entries]
-        kept_N = _fair(read)
-        scored = [each.select(kept_N) for each in read]
+        read = [Scored.read(entry, table, machine, images=images, attributes=attributes) for entry in entries]
+        scored = judgeable(read)
         catalog = scored[0].catalog
         groups = near_duplicates(catalog, cache=cache_directory(cache), jobs=jobs, progress=machine.progress)
         named = [(each.name, each.answer(machine)) for each in scored]
         comparison = run_compare(named, catalog, groups=groups, metric=metric, seed=seed or 0)
-    notes = [note for each in scored for note in each.notes]
-    if notes:
-        notes += [
-            f"{each.name} is a file of answers, taken as they are: its bundle may remember those products"
-            for each in scored
-            if each.bundle is None
-        ]
+    notes = (note for each in scored for note in each.notes)
     comparison = replace(comparison, notes=(*comparison.notes, *notes))
     print(comparison)
     if out is not None:
